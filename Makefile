@@ -1,0 +1,63 @@
+# Every target does its own set-up: `make demo` and `make test` work on a machine with Python, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The demo's model: a directory (config.json, tokenizer.json, tokenizer_config.json) or a hub id.
+MODEL ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up check format lint types imports proto-lint proto test test-unit test-integration clean
+
+help:  ## say what can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+# ai-dynamo pins a placeholder package, so it is installed without its dependencies (docs/adr/0003).
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dynamo,kubernetes,stack,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps ai-dynamo
+	@touch $@
+
+setup: $(READY)  ## create the environment in .venv
+
+demo: $(READY)  ## start the whole chain on loopback, send a conversation through it, print what happened
+	@$(BIN)/python -m loadtests.stack demo $(if $(MODEL),--model $(MODEL))
+
+up: $(READY)  ## start the whole chain and keep it running; prints a curl command
+	@$(BIN)/python -m loadtests.stack up $(if $(MODEL),--model $(MODEL))
+
+check: lint types imports proto-lint test  ## everything that must hold before a commit
+
+format: $(READY)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+proto-lint: $(READY)
+	$(BIN)/buf lint
+
+proto: $(READY)  ## regenerate the Python code of proto/tokenext/v1
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto/extproc/pb --pyi_out=proto/extproc/pb proto/tokenext/v1/*.proto
+
+test: $(READY)  ## run all tests: unit tests, then the chain on real parts
+	$(BIN)/python -m pytest -n 2 -m 'not integration'
+	$(BIN)/python -m pytest -m integration
+
+test-unit: $(READY)  ## run the tests that start no process
+	$(BIN)/python -m pytest -n 2 -m 'not integration'
+
+test-integration: $(READY)  ## run the tests on real Envoy, NATS and Dynamo
+	$(BIN)/python -m pytest -m integration
+
+clean:
+	rm -rf $(VENV) .stack .cache .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,157 @@
+"""The token record and its encoding in dynamic metadata; the only module that knows it.
+
+A record stands in the proto3 JSON form of `tokenext.v1.TokenRecord` (proto/README.md). This module writes and
+reads that form directly, because the ids are large: bytes go to base64 and back with no Python integer made.
+The tests hold it to protobuf's own `json_format`.
+"""
+
+import sys
+from array import array
+from base64 import b64encode
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final, TypeVar
+
+from extproc.verdict import JsonValue
+
+__all__ = [
+    "BYTES_PER_ID",
+    "Kind",
+    "RecordError",
+    "RecordFault",
+    "TokenIds",
+    "TokenRecord",
+    "decode",
+    "encode",
+]
+
+T = TypeVar("T")
+
+BYTES_PER_ID: Final = 4
+MAX_ID_COUNT: Final = 4_000_000  # above every context window; a bound for what a peer may make us hold
+
+
+class Kind(Enum):
+    """`tokenext.v1.Kind`; the values are its names in proto3 JSON."""
+
+    CHAT = "KIND_CHAT"
+    COMPLETION = "KIND_COMPLETION"
+
+
+class RecordFault(StrEnum):
+    """Why a record cannot be used; safe as a metric label."""
+
+    NOT_AN_OBJECT = "not_an_object"
+    BAD_FIELD = "bad_field"
+    UNKNOWN_KIND = "unknown_kind"
+    BAD_BASE64 = "bad_base64"
+    COUNT_MISMATCH = "count_mismatch"
+    TOO_LARGE = "too_large"
+
+
+class RecordError(ValueError):
+    def __init__(self, fault: RecordFault, detail: str) -> None:
+        super().__init__(f"{fault}: {detail}")
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """Token ids as unsigned 32 bit integers in little-endian order, as they travel."""
+
+    packed: bytes
+
+    def __len__(self) -> int:
+        return len(self.packed) // BYTES_PER_ID
+
+    def as_array(self) -> "array[int]":
+        """The ids as an array('I'): indexable, and accepted by Dynamo's router without a list being made."""
+        ids = array("I", self.packed)
+        if sys.byteorder == "big":
+            ids.byteswap()
+        return ids
+
+    @classmethod
+    def pack(cls, ids: "list[int] | tuple[int, ...] | array[int]") -> "TokenIds":
+        packed = array("I", ids)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        return cls(packed.tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """`tokenext.v1.TokenRecord`; the .proto says what the fields promise. token_count is len(token_ids)."""
+
+    model: str
+    tokenizer_digest: str
+    token_ids: TokenIds
+    kind: Kind
+    engine_exact: bool
+    reason: str = ""
+
+
+def encode(record: TokenRecord) -> dict[str, JsonValue]:
+    """The record in proto3 JSON form: default values left out, as protobuf's own printers do."""
+    fields: dict[str, JsonValue] = {
+        "model": record.model,
+        "tokenizerDigest": record.tokenizer_digest,
+        "tokenCount": len(record.token_ids),
+        "tokenIds": b64encode(record.token_ids.packed).decode("ascii"),
+        "kind": record.kind.value,
+        "engineExact": record.engine_exact,
+        "reason": record.reason,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def decode(value: object) -> TokenRecord:
+    """Read a record as any proto3 JSON parser would: either spelling of a field, defaults where it is absent.
+
+    Fields of later versions are passed over. Raises RecordError for whatever cannot be trusted whole.
+    """
+    if not isinstance(value, dict):
+        raise RecordError(RecordFault.NOT_AN_OBJECT, "a record is an object")
+    kind_name = _field(value, "kind", "kind", str, "KIND_UNSPECIFIED")
+    try:
+        kind = Kind(kind_name)
+    except ValueError:
+        raise RecordError(RecordFault.UNKNOWN_KIND, "kind is none this version knows") from None
+    count = _field(value, "tokenCount", "token_count", float, 0.0)
+    encoded = _field(value, "tokenIds", "token_ids", str, "")
+    if count > MAX_ID_COUNT or len(encoded) > MAX_ID_COUNT * 6:
+        raise RecordError(RecordFault.TOO_LARGE, f"more than {MAX_ID_COUNT} ids")
+    packed = _packed_ids(encoded)
+    if len(packed) != count * BYTES_PER_ID:
+        raise RecordError(RecordFault.COUNT_MISMATCH, "tokenCount and tokenIds disagree")
+    return TokenRecord(
+        model=_field(value, "model", "model", str, ""),
+        tokenizer_digest=_field(value, "tokenizerDigest", "tokenizer_digest", str, ""),
+        token_ids=TokenIds(packed),
+        kind=kind,
+        engine_exact=_field(value, "engineExact", "engine_exact", bool, False),
+        reason=_field(value, "reason", "reason", str, ""),
+    )
+
+
+def _packed_ids(encoded: str) -> bytes:
+    try:
+        # proto3 JSON readers take the URL-safe alphabet too, with or without padding.
+        if "-" in encoded or "_" in encoded:
+            encoded = encoded.replace("-", "+").replace("_", "/")
+        return a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
+    except (Base64Error, ValueError):
+        raise RecordError(RecordFault.BAD_BASE64, "tokenIds is not base64") from None
+
+
+def _field(value: dict[object, object], camel: str, snake: str, expected: type[T], default: T) -> T:
+    found = value.get(camel, value.get(snake))
+    if found is None:
+        return default
+    if expected is float and type(found) is int:
+        found = float(found)
+    if type(found) is not expected:
+        raise RecordError(RecordFault.BAD_FIELD, f"{camel} is no {expected.__name__}")
+    return found
