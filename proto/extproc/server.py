@@ -1,0 +1,189 @@
+"""The grpc.aio shell: the only IO of the kernel. One process serves one endpoint (docs/adr/0002).
+
+The loop of a stream is `ExternalProcessor.process`: read, feed the session, write its replies, ask the
+exchange, write those replies. Everything that can go wrong ends in `close`, which runs exactly once.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # grpc-stubs lacks it
+
+from extproc.errors import ChainError, InternalError, PeerProtocolError
+from extproc.events import RequestReady, ResponseEvent, Termination
+from extproc.exchange import Exchange
+from extproc.session import Replies, Session, SessionOptions
+from extproc.verdict import NO_EDIT, PASS
+
+__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Server", "ServerOptions"]
+
+_log = logging.getLogger(__name__)
+_END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
+
+EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+# What probes ask for: the names of the reference Endpoint Picker (llm-d-router, cmd/epp/runner/health.go).
+_LIVENESS: Final = "liveness"
+_READINESS_SERVICES: Final = ("readiness", EXT_PROC_SERVICE, "inference-extension", "")
+HEALTH_SERVICES: Final = (_LIVENESS, *_READINESS_SERVICES)
+
+# A million ids are 5.3 MB as base64, and Envoy repeats metadata beside the body; gRPC's default is 4 MiB.
+DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """`listen` is "unix:/path" or "host:port" (port 0: any free one, see `Server.address`).
+
+    `fail_open`: what a crash of an exchange means for its request. True lets it pass unchanged, False answers
+    500. `drain_seconds`: how long open streams may still run after SIGTERM.
+    """
+
+    listen: str
+    session: SessionOptions = field(default_factory=SessionOptions)
+    fail_open: bool = False
+    drain_seconds: float = 30.0
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+
+
+class ExternalProcessor:
+    """Serves ext_proc streams: one Session and one Exchange each."""
+
+    def __init__(
+        self, open_exchange: Callable[[], Exchange], options: SessionOptions, *, fail_open: bool
+    ) -> None:
+        self._open_exchange = open_exchange
+        self._options = options
+        self._fail_open = fail_open
+
+    async def process(self, _: Any, context: Any) -> None:
+        """One stream, from Envoy's first message to its end."""
+        session = Session(self._options)
+        exchange = self._open_exchange()
+        termination = Termination.FAILED
+        try:
+            while (message := await context.read()) is not _END:
+                step = session.receive(message)
+                await _write(context, step.replies)
+                if isinstance(step.event, RequestReady):
+                    replies, rejected = await self._decide(session, exchange, step.event)
+                    await _write(context, replies)
+                    if rejected:
+                        termination = Termination.REJECTED
+                elif step.event is not None:
+                    await self._answer(context, session, exchange, step.event)
+            if termination is not Termination.REJECTED:
+                termination = Termination.ENDED
+        except asyncio.CancelledError:
+            if termination is not Termination.REJECTED:
+                termination = Termination.CANCELLED
+            raise
+        except PeerProtocolError as error:
+            _log.warning("stream ended: %s", error)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        finally:
+            await asyncio.shield(exchange.close(termination))
+
+    async def _decide(
+        self, session: Session, exchange: Exchange, request: RequestReady
+    ) -> tuple[Replies, bool]:
+        try:
+            return session.release(await exchange.decide(request)), False
+        except ChainError as error:
+            return session.reject(error), True
+        except Exception:  # a bug of ours must not become the client's
+            _log.exception("an exchange failed to decide a request")
+            if self._fail_open:
+                return session.release(PASS), False
+            return session.reject(InternalError("the endpoint picker failed on this request")), True
+
+    async def _answer(self, context: Any, session: Session, exchange: Exchange, event: ResponseEvent) -> None:
+        try:
+            edit = exchange.edit(event)
+        except Exception:  # as above: the response passes as it is
+            _log.exception("an exchange failed to edit a response")
+            edit = NO_EDIT
+        await _write(context, session.acknowledge(edit))
+        try:
+            await exchange.observe(event)
+        except Exception:
+            _log.exception("an exchange failed to observe a response")
+
+
+async def _write(context: Any, replies: Replies) -> None:
+    for reply in replies:
+        await context.write(reply)
+
+
+class Server:
+    """A gRPC server with the ext_proc service and gRPC health, and its life from start to drain."""
+
+    def __init__(self, options: ServerOptions, open_exchange: Callable[[], Exchange]) -> None:
+        self._options = options
+        limit = options.max_message_bytes
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                ("grpc.so_reuseport", 0),  # a second process on one port must fail, not go idle
+            ]
+        )
+        self._health = health_aio.HealthServicer()
+        self._processor = ExternalProcessor(open_exchange, options.session, fail_open=options.fail_open)
+        self._stopping = asyncio.Event()
+        self.address = options.listen
+
+    async def start(self) -> None:
+        """Bind and serve; liveness is on, readiness is off. Raises OSError if the address is taken."""
+        _register(self._server, self._processor)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self._health.set(_LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self.set_ready(ready=False)
+        try:
+            port = self._server.add_insecure_port(self._options.listen)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._options.listen}") from error
+        if not self._options.listen.startswith("unix:"):
+            self.address = f"{self._options.listen.rpartition(':')[0]}:{port}"
+        await self._server.start()
+
+    async def set_ready(self, *, ready: bool) -> None:
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in _READINESS_SERVICES:
+            await self._health.set(service, status)
+
+    def stop(self) -> None:
+        """Ask `run_until_stopped` to drain and return. May be called more than once."""
+        self._stopping.set()
+
+    async def run_until_stopped(self) -> None:
+        """Serve until SIGTERM, SIGINT or `stop()`; then drain: not ready, no new streams, open ones end.
+
+        Streams that are still open after `drain_seconds` are cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            await self._stopping.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+            await self.set_ready(ready=False)
+            await self._server.stop(self._options.drain_seconds)
+
+
+def _register(server: grpc.aio.Server, processor: ExternalProcessor) -> None:
+    servicer = ext_proc_grpc.ExternalProcessorServicer()
+    servicer.Process = processor.process
+    ext_proc_grpc.add_ExternalProcessorServicer_to_server(servicer, server)
