@@ -79,6 +79,8 @@ class ExternalProcessor:
                         termination = Termination.REJECTED
                 elif step.event is not None:
                     await self._answer(context, session, exchange, step.event)
+            # gRPC reports a reset first as the end of messages, then as a cancellation: let that come.
+            await asyncio.sleep(0)
             if termination is not Termination.REJECTED:
                 termination = Termination.ENDED
         except asyncio.CancelledError:

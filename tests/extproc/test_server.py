@@ -1,0 +1,284 @@
+"""The shell over real gRPC on loopback: health, order, failure and drain."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extproc.errors import OverloadedError
+from extproc.events import BodyMode, ResponseStarted, ResponseTrailers, Termination
+from extproc.exchange import PassingExchange
+from extproc.server import HEALTH_SERVICES, Server, ServerOptions
+from extproc.verdict import PASS, ResponseEdit, Verdict
+from tests.extproc.envoy_messages import (
+    header_changes,
+    request_body,
+    request_headers,
+    response_headers,
+    response_trailers,
+    with_modes,
+)
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class RecordingExchange(PassingExchange):
+    """Does as its script says and remembers what it was told."""
+
+    def __init__(self, *, decide=None, edit=None, observe=None):
+        self.script = (decide, edit, observe)
+        self.observed = []
+        self.closed = []
+        self.is_closed = asyncio.Event()
+        self.deciding = asyncio.Event()
+
+    async def decide(self, request):
+        self.deciding.set()
+        decide = self.script[0]
+        return PASS if decide is None else await decide(request)
+
+    def edit(self, event):
+        return self.script[1](event) if self.script[1] else ResponseEdit()
+
+    async def observe(self, event):
+        self.observed.append(event)
+        if self.script[2]:
+            self.script[2](event)
+
+    async def close(self, termination):
+        self.closed.append(termination)
+        self.is_closed.set()
+
+
+@asynccontextmanager
+async def serving(exchange, **options):
+    server = Server(ServerOptions("127.0.0.1:0", drain_seconds=0.2, **options), lambda: exchange)
+    await server.start()
+    await server.set_ready(ready=True)
+    running = asyncio.create_task(server.run_until_stopped())
+    try:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            yield server, channel
+    finally:
+        server.stop()
+        await running
+
+
+def opened(channel):
+    return ext_proc_grpc.ExternalProcessorStub(channel).Process()
+
+
+def first(mode=BodyMode.NONE, *, end=False):
+    return with_modes(request_headers({":path": "/"}, end=end), mode)
+
+
+async def raising(_):
+    raise RuntimeError("a bug")
+
+
+def raise_now(_):
+    raise RuntimeError("a bug")
+
+
+async def refuse(_):
+    raise OverloadedError("try again later", headers={"retry-after": "1"})
+
+
+async def until_closed(exchange):
+    await asyncio.wait_for(exchange.is_closed.wait(), 5)
+
+
+async def test_health_tells_liveness_from_readiness():
+    async with serving(PassingExchange()) as (server, channel):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def status(service):
+            return (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status
+
+        assert [await status(service) for service in HEALTH_SERVICES] == [SERVING] * 5
+        await server.set_ready(ready=False)
+        assert await status("liveness") == SERVING
+        assert [await status(name) for name in HEALTH_SERVICES if name != "liveness"] == [NOT_SERVING] * 4
+
+
+async def test_a_request_is_decided_and_its_stream_ends_once():
+    async def decide(request):
+        return Verdict(set_headers={"x-length": str(len(request.body))})
+
+    exchange = RecordingExchange(decide=decide)
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(first(BodyMode.BUFFERED))
+        assert (await call.read()).WhichOneof("response") == "request_headers"
+        await call.write(request_body(b"abc", end=True))
+        assert header_changes(await call.read()).set == {"x-length": "3"}
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.ENDED]
+
+
+async def test_the_response_is_acknowledged_then_observed():
+    exchange = RecordingExchange(edit=lambda _: ResponseEdit(set_headers={"x-a": "1"}))
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        for message, answer in (
+            (first(end=True), "request_headers"),
+            (response_headers(), "response_headers"),
+            (response_trailers(), "response_trailers"),
+        ):
+            await call.write(message)
+            assert (await call.read()).WhichOneof("response") == answer
+        await call.done_writing()
+        await until_closed(exchange)
+    assert [type(event) for event in exchange.observed] == [ResponseStarted, ResponseTrailers]
+
+
+async def test_a_refusal_answers_the_client_and_closes_as_rejected():
+    exchange = RecordingExchange(decide=refuse)
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(first())
+        answer = (await call.read()).immediate_response
+        assert answer.status.code == 429
+        assert json.loads(answer.body)["error"]["code"] == "overloaded"
+        await call.write(response_headers())  # late: ignored
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.REJECTED]
+
+
+@pytest.mark.parametrize(("fail_open", "answer"), [(True, "request_headers"), (False, "immediate_response")])
+async def test_a_crash_passes_or_answers_500_as_configured(fail_open, answer, caplog):
+    exchange = RecordingExchange(decide=raising)
+    async with serving(exchange, fail_open=fail_open) as (_, channel):
+        call = opened(channel)
+        await call.write(first())
+        assert (await call.read()).WhichOneof("response") == answer
+    assert "an exchange failed to decide" in caplog.text
+
+
+async def test_a_crash_on_the_response_side_never_holds_the_response_up(caplog):
+    exchange = RecordingExchange(edit=raise_now, observe=raise_now)
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(first(end=True))
+        await call.read()
+        await call.write(response_headers())
+        assert (await call.read()).WhichOneof("response") == "response_headers"
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+    assert "failed to edit" in caplog.text
+    assert "failed to observe" in caplog.text
+
+
+async def test_a_client_that_goes_away_while_we_decide_closes_the_exchange_once():
+    async def forever(_):
+        await asyncio.sleep(3600)
+
+    exchange = RecordingExchange(decide=forever)
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(first())
+        await exchange.deciding.wait()
+        call.cancel()
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.CANCELLED]
+
+
+async def test_a_client_that_goes_away_between_messages_closes_the_exchange_as_cancelled():
+    exchange = RecordingExchange()
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(first(BodyMode.BUFFERED))
+        await call.read()
+        call.cancel()
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.CANCELLED]
+
+
+async def test_a_client_that_goes_away_after_a_refusal_still_counts_as_refused():
+    exchange = RecordingExchange(decide=refuse)
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(first())
+        await call.read()
+        call.cancel()
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.REJECTED]
+
+
+async def test_a_mode_we_do_not_serve_ends_the_stream_naming_the_setting(caplog):
+    exchange = RecordingExchange()
+    async with serving(exchange) as (_, channel):
+        call = opened(channel)
+        await call.write(with_modes(request_headers(), "GRPC"))
+        assert await call.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert "request_body_mode" in await call.details()
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.FAILED]
+
+
+async def test_messages_larger_than_grpcs_default_pass():
+    async def decide(request):
+        return Verdict(body=request.body)
+
+    async with serving(RecordingExchange(decide=decide)) as (server, _):
+        limit = [("grpc.max_receive_message_length", -1)]
+        async with grpc.aio.insecure_channel(server.address, options=limit) as channel:
+            call = opened(channel)
+            await call.write(first(BodyMode.BUFFERED))
+            await call.read()
+            body = b"x" * 10_000_000
+            await call.write(request_body(body, end=True))
+            assert (await call.read()).request_body.response.body_mutation.body == body
+
+
+async def test_draining_lets_an_open_stream_finish():
+    exchange = RecordingExchange()
+    async with serving(exchange) as (server, channel):
+        call = opened(channel)
+        await call.write(first(BodyMode.BUFFERED))
+        await call.read()
+        server.stop()
+        await call.write(request_body(b"abc", end=True))
+        assert (await call.read()).WhichOneof("response") == "request_body"
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+
+
+async def test_draining_cancels_what_outlives_the_grace():
+    exchange = RecordingExchange()
+    async with serving(exchange) as (server, channel):
+        call = opened(channel)
+        await call.write(first(BodyMode.BUFFERED))
+        await call.read()
+        server.stop()
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.CANCELLED]
+
+
+async def test_an_address_in_use_is_an_os_error_that_names_it():
+    async with serving(PassingExchange()) as (server, _):
+        second = Server(ServerOptions(server.address), PassingExchange)
+        with pytest.raises(OSError, match=server.address):
+            await second.start()
+
+
+async def test_a_unix_socket_is_served(tmp_path):
+    server = Server(ServerOptions(f"unix:{tmp_path}/s.sock", drain_seconds=0.1), PassingExchange)
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        call = opened(channel)
+        await call.write(first())
+        assert (await call.read()).WhichOneof("response") == "request_headers"
+        await call.done_writing()
+    server.stop()
+    await server.run_until_stopped()
