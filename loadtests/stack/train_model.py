@@ -1,7 +1,7 @@
 """Train the stack's own model directory: `python -m loadtests.stack.train_model`.
 
-The directory holds what a model server's front end and tokenext read (tokenizer, chat template, configuration)
-and no weights: the stack's workers only pretend to compute. model/README.md says what the text was.
+The directory holds what a model server's front end and tokenext read (tokenizer, chat template,
+configuration) and no weights: the stack's workers only pretend to compute. model/README.md names the text.
 Training is deterministic: the same Python version gives the same bytes.
 """
 
