@@ -1,0 +1,240 @@
+"""`epp-adapter`: reads the configuration and wires everything; nothing else in the package does either."""
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import uvloop
+from prometheus_client import CollectorRegistry, start_http_server
+
+from epp_adapter.discovery.static_file import EndpointFile, ReloadOutcome
+from epp_adapter.exchange import EppExchange, Routing
+from epp_adapter.exchange_log import JsonLines, log_exchange
+from epp_adapter.metrics import Metrics
+from epp_adapter.routing.dynamo import DynamoStrategy
+from epp_adapter.routing.fallback import FallbackStrategy, Step
+from epp_adapter.routing.round_robin import RoundRobin
+from epp_adapter.settings import DynamoSettings, Settings, StrategySettings, listen_address, load_settings
+from extproc.server import Server, ServerOptions
+from extproc.session import SessionOptions, StreamedDecision
+from extproc.settings_file import SettingsError
+
+_log = logging.getLogger("epp_adapter")
+
+# What sysexits and argparse agree on: 2 is a mistake in what we were given, 1 is the world around us.
+_BAD_SETTINGS: Final = 2
+_CANNOT_START: Final = 1
+
+_DESCRIPTION: Final = """\
+An Endpoint Picker (Gateway API Inference Extension, protocol 004) behind Envoy's ext_proc filter.
+It routes by the token ids that `tokenext` has put into the request's metadata: with NVIDIA Dynamo's KV
+router, or with its own strategies.
+"""
+
+_SERVE: Final = """\
+Serve ext_proc on one endpoint. Start one process per endpoint and let Envoy balance over them.
+
+A settings file:
+
+  listen: unix:/run/epp.sock          # or host:port
+  admin: 127.0.0.1:9091               # Prometheus metrics; leave it out to serve none
+  metadata_namespace: tokenext        # where the token record stands; Istio forwards only envoy.lb
+  endpoints: {file: endpoints.yaml, poll_seconds: 0.5}    # relative to this file; read again when it changes
+  strategies:
+    dynamo: {kind: dynamo, endpoint: dyn.backend.generate, block_size: 16, discovery: file,
+             request_plane: tcp, event_plane: nats, deadline_ms: 200, connect_seconds: 10}
+    round-robin: {kind: round-robin}
+  default_strategy: dynamo            # a request may name another in the header x-routing-strategy
+  fallback: [round-robin]             # asked in this order where the first cannot pick
+  clear_route_cache: false            # true where a route matches on the headers that are set here
+  drain_seconds: 30                   # how long open exchanges may run on after SIGTERM
+
+Its endpoints file:
+
+  endpoints:
+  - {address: "10.0.0.7:8000", dynamo_instance_id: "7587890123456789012"}
+  - {address: "[fd00::7]:8000"}
+"""
+
+_ENVIRONMENT: Final = """\
+environment of `kind: dynamo` (read by Dynamo itself, not by this program):
+  NATS_SERVER             nats://host:port, for event_plane nats
+  DYN_FILE_KV             the directory, for discovery file
+  ETCD_ENDPOINTS          http://host:port, for discovery etcd
+  POD_NAME, POD_NAMESPACE for discovery kubernetes
+  DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS
+                          when Dynamo forgets a booking by itself (300); set it above your longest response
+  NATS_STARTUP_CONNECT_TIMEOUT_SECONDS, ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS
+                          win over connect_seconds
+  DYN_LOG                 Dynamo's log level: error, warn, info
+
+exit codes: 0 stopped by a signal, or --check found no mistake; 1 cannot start; 2 mistake in the settings
+"""
+
+
+class _CannotStartError(Exception):
+    """Something outside the settings keeps us from starting. The message is one complete line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    config: Path = parsed.config
+    try:
+        settings = load_settings(config, listen=parsed.listen, admin=parsed.admin)
+        if parsed.check:
+            endpoints = EndpointFile(_endpoints_path(config, settings), _ignore_reload).current().endpoints
+            print(f"{config}: ok, {len(settings.strategies)} strategies, {len(endpoints)} endpoints")
+            return 0
+        _log_to_stderr()
+        uvloop.run(_serve(settings, config))
+    except SettingsError as error:
+        print(f"epp-adapter: {error}", file=sys.stderr)
+        return _BAD_SETTINGS
+    except (_CannotStartError, OSError) as error:
+        print(f"epp-adapter: {error}", file=sys.stderr)
+        return _CANNOT_START
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="epp-adapter", description=_DESCRIPTION, formatter_class=raw)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve ext_proc until SIGTERM or SIGINT",
+        description=_SERVE,
+        epilog=_ENVIRONMENT,
+        formatter_class=raw,
+    )
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the settings file (YAML)")
+    serve.add_argument("--listen", metavar="ADDR", help="unix:/path or host:port, in place of `listen`")
+    serve.add_argument("--admin", metavar="ADDR", help="host:port of /metrics, in place of `admin`")
+    serve.add_argument("--check", action="store_true", help="check settings and endpoints file, then exit")
+    return parser
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _ignore_reload(outcome: ReloadOutcome) -> None:
+    del outcome
+
+
+def _endpoints_path(config: Path, settings: Settings) -> Path:
+    return config.parent / settings.endpoints.file
+
+
+@dataclass(slots=True)
+class _Strategies:
+    """The configured strategies by name, and what has to be ended with them."""
+
+    steps: dict[str, Step] = field(default_factory=dict)
+    dynamo: list[DynamoStrategy] = field(default_factory=list)
+    shutdowns: list[Callable[[], None]] = field(default_factory=list)
+
+    def bookings_active(self) -> int:
+        return sum(strategy.bookings_active for strategy in self.dynamo)
+
+    async def close(self, seconds: float) -> None:
+        for strategy in self.dynamo:
+            await strategy.close(seconds)
+        for shutdown in self.shutdowns:
+            shutdown()
+
+
+async def _serve(settings: Settings, config: Path) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    source = EndpointFile(_endpoints_path(config, settings), metrics.reloaded)
+    strategies = _build(settings, str(config))
+    metrics.watch(lambda: len(source.current().ready()), strategies.bookings_active)
+    routing = Routing(
+        endpoints=source,
+        strategies={
+            name: FallbackStrategy(
+                [strategies.steps[step] for step in settings.chain(name)], metrics.fell_back
+            )
+            for name in settings.strategies
+        },
+        default_strategy=settings.default_strategy,
+        clock=time.monotonic,
+        mint_id=lambda: str(uuid4()),
+        observers=(metrics.exchange_closed, log_exchange),
+        metadata_namespace=settings.metadata_namespace,
+        clear_route_cache=settings.clear_route_cache,
+    )
+    options = ServerOptions(
+        listen=settings.listen,
+        session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
+        drain_seconds=settings.drain_seconds,
+    )
+    server = Server(options, lambda: EppExchange(routing))
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(strategies.close, settings.drain_seconds)
+        if settings.admin is not None:
+            host, port = listen_address(settings.admin)
+            http, thread = start_http_server(port, host, registry)
+            stack.callback(thread.join)
+            stack.callback(http.server_close)
+            stack.callback(http.shutdown)
+        await server.start()
+        await server.set_ready(ready=True)
+        _log.info("serving on %s with %d endpoints", server.address, len(source.current().endpoints))
+        await _run(server, source, settings.endpoints.poll_seconds)
+
+
+async def _run(server: Server, source: EndpointFile, poll_seconds: float) -> None:
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(source.watch(poll_seconds))
+        await server.run_until_stopped()
+        watching.cancel()
+
+
+def _build(settings: Settings, source: str) -> _Strategies:
+    built = _Strategies()
+    for name, chosen in settings.strategies.items():
+        built.steps[name] = _step(name, chosen, built, source)
+    return built
+
+
+def _step(name: str, chosen: StrategySettings, built: _Strategies, source: str) -> Step:
+    if not isinstance(chosen, DynamoSettings):
+        return Step(RoundRobin(name))
+    try:
+        # An optional extra: whoever does not route with Dynamo does not install it.
+        from epp_adapter.routing import dynamo_runtime  # noqa: PLC0415
+    except ImportError:
+        problem = "needs Dynamo's packages: pip install 'tokenext-chain[dynamo]'"
+        raise SettingsError(source, problem, f"strategies.{name}") from None
+    options = dynamo_runtime.DynamoOptions(
+        endpoint=chosen.endpoint.removeprefix("dyn://"),
+        block_size=chosen.block_size,
+        discovery=chosen.discovery,
+        request_plane=chosen.request_plane,
+        event_plane=chosen.event_plane,
+        connect_seconds=chosen.connect_seconds,
+    )
+    try:
+        client = dynamo_runtime.KvRouterClient.connect(options)
+    except dynamo_runtime.DynamoConnectError as error:
+        raise _CannotStartError(str(error)) from error
+    strategy = DynamoStrategy(name, client, block_size=chosen.block_size)
+    built.dynamo.append(strategy)
+    built.shutdowns.append(client.shutdown)
+    return Step(strategy, chosen.deadline_ms / 1e3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

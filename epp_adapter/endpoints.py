@@ -1,0 +1,163 @@
+"""Endpoints: where requests can go, which of them a gateway allows, and how a choice is written."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Protocol
+
+__all__ = [
+    "AddressError",
+    "Destination",
+    "Endpoint",
+    "EndpointSnapshot",
+    "EndpointSource",
+    "FixedEndpoints",
+    "SubsetHint",
+    "candidates",
+    "canonical_address",
+    "parse_subset_hint",
+]
+
+_MAX_PORT: Final = 65_535
+_MAX_PORT_DIGITS: Final = 5
+
+
+class AddressError(ValueError):
+    """An address that is no ip:port. The message is a rule, and never repeats the input."""
+
+
+def canonical_address(text: str) -> str:
+    """ip:port in the one spelling that is compared and sent: IPv6 compressed, in brackets.
+
+    Raises AddressError. Host names are refused: Envoy's ORIGINAL_DST and override_host take addresses.
+    """
+    host, _, port = text.strip().rpartition(":")
+    if not _is_port(port):
+        raise AddressError("is not ip:port with a port from 1 to 65535")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        ip = ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise AddressError("is not ip:port; host names are not resolved, so give the ip") from None
+    if bracketed != isinstance(ip, IPv6Address):
+        raise AddressError("is not ip:port; an IPv6 address stands in brackets: [::1]:8000")
+    return _join(ip, int(port))
+
+
+def _is_port(text: str) -> bool:
+    digits = text.isascii() and text.isdigit() and len(text) <= _MAX_PORT_DIGITS
+    return digits and 0 < int(text) <= _MAX_PORT
+
+
+def _join(ip: IPv4Address | IPv6Address, port: int) -> str:
+    return f"[{ip}]:{port}" if isinstance(ip, IPv6Address) else f"{ip}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model server. `address` is canonical (`canonical_address`).
+
+    `dynamo_instance_id` is the u64 id of the Dynamo worker behind it: a frontend in direct router mode takes
+    only requests that are pinned to it.
+    """
+
+    address: str
+    dynamo_instance_id: int | None = None
+    ready: bool = True
+
+    @property
+    def ip(self) -> str:
+        """The address without its port; IPv6 without brackets."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSnapshot:
+    """All known endpoints at one moment. A change replaces the snapshot whole; nobody changes one."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+
+    def ready(self) -> tuple[Endpoint, ...]:
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.ready)
+
+
+class EndpointSource(Protocol):
+    """Who knows the endpoints. `current` is cheap and never fails: a source keeps its last good snapshot."""
+
+    def current(self) -> EndpointSnapshot: ...
+
+
+class FixedEndpoints:
+    """Endpoints that change only by `replace`: the fake of the seam above."""
+
+    def __init__(self, *endpoints: Endpoint) -> None:
+        self._snapshot = EndpointSnapshot(endpoints)
+
+    def current(self) -> EndpointSnapshot:
+        return self._snapshot
+
+    def replace(self, *endpoints: Endpoint) -> None:
+        self._snapshot = EndpointSnapshot(endpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Ordered endpoints, the choice first; never empty. Protocol 004 wants header and metadata to agree, so
+    both are `rendered`.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+
+    def __post_init__(self) -> None:
+        if not self.endpoints:
+            raise ValueError("a destination has at least one endpoint")
+
+    @property
+    def first(self) -> Endpoint:
+        return self.endpoints[0]
+
+    def rendered(self) -> str:
+        """Protocol 004: ip:port, or a comma list of them in the order they are to be tried."""
+        return ",".join(endpoint.address for endpoint in self.endpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetHint:
+    """The endpoints a gateway allows for one request: ip:port, or ip for all its ports. Empty allows none."""
+
+    entries: frozenset[str]
+
+    def allows(self, endpoint: Endpoint) -> bool:
+        return endpoint.address in self.entries or endpoint.ip in self.entries
+
+
+def parse_subset_hint(value: object) -> SubsetHint | None:
+    """Read `envoy.lb.subset_hint` / `x-gateway-destination-endpoint-subset`: a list, or a comma string.
+
+    None (not set) puts no limit. Whatever else is no list of addresses allows what could be read of it, in
+    the end nothing, and Protocol 004 then wants 503: a gateway's limit is never widened.
+    """
+    if value is None:
+        return None
+    entries = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    return SubsetHint(frozenset(_hint_entry(entry) for entry in entries if isinstance(entry, str)))
+
+
+def _hint_entry(entry: str) -> str:
+    """IPv4 has one spelling; IPv6 has many. What is no address stays as it is, and so matches nothing."""
+    entry = entry.strip()
+    if entry.count(":") <= 1:
+        return entry
+    try:
+        return str(ip_address(entry.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        return canonical_address(entry)
+    except AddressError:
+        return entry
+
+
+def candidates(snapshot: EndpointSnapshot, hint: SubsetHint | None) -> tuple[Endpoint, ...]:
+    """Ready endpoints that the hint allows, in the snapshot's order."""
+    ready = snapshot.ready()
+    return ready if hint is None else tuple(endpoint for endpoint in ready if hint.allows(endpoint))

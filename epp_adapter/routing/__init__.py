@@ -1,0 +1,1 @@
+"""Strategies: what picks an endpoint among the candidates, and the bookkeeping that a pick carries."""

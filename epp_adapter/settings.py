@@ -1,0 +1,138 @@
+"""The settings of `epp-adapter serve`: one YAML file, decoded once and strictly."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from extproc.settings_file import SettingsError, decode
+from extproc.wellknown import RECORD_NAMESPACE
+
+__all__ = [
+    "DynamoSettings",
+    "EndpointsSettings",
+    "RoundRobinSettings",
+    "Settings",
+    "StrategySettings",
+    "listen_address",
+    "load_settings",
+    "parse_settings",
+]
+
+Seconds = Annotated[float, Meta(gt=0)]
+Milliseconds = Annotated[int, Meta(gt=0)]
+
+# Strategy names travel in a header and are metric labels.
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,62})")
+_DYNAMO_ENDPOINT: Final = re.compile(r"(dyn://)?[\w-]+\.[\w-]+\.[\w-]+")
+_HOST_PORT: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s/]+):\d{1,5}")
+
+
+class EndpointsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`file` is relative to the settings file."""
+
+    file: str
+    poll_seconds: Seconds = 0.5
+
+
+class RoundRobinSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="round-robin"
+):
+    """Nothing to set, and no deadline: it never waits."""
+
+
+class DynamoSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="dynamo"):
+    """`endpoint` is the workers' "namespace.component.endpoint", and `block_size` their own KV block size."""
+
+    endpoint: str
+    block_size: Annotated[int, Meta(gt=0)]
+    discovery: Literal["file", "etcd", "kubernetes", "mem"] = "etcd"
+    request_plane: Literal["tcp", "nats"] = "tcp"
+    event_plane: Literal["nats", "zmq"] = "nats"
+    deadline_ms: Milliseconds = 200
+    connect_seconds: Annotated[int, Meta(gt=0)] = 10
+
+
+StrategySettings = DynamoSettings | RoundRobinSettings
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`default_strategy` picks where a request names none in x-routing-strategy. `fallback` is asked, in
+    order, where the first strategy cannot pick. `admin` is where /metrics is served; None: nowhere.
+    """
+
+    listen: str
+    endpoints: EndpointsSettings
+    strategies: dict[str, StrategySettings]
+    default_strategy: str
+    fallback: tuple[str, ...] = ()
+    admin: str | None = None
+    metadata_namespace: Annotated[str, Meta(min_length=1)] = RECORD_NAMESPACE
+    clear_route_cache: bool = False
+    drain_seconds: Annotated[float, Meta(ge=0)] = 30.0
+
+    def chain(self, name: str) -> tuple[str, ...]:
+        """The strategies to ask, in order, for a request that is to be routed by `name`."""
+        return (name, *(other for other in self.fallback if other != name))
+
+
+def load_settings(path: Path, *, listen: str | None = None, admin: str | None = None) -> Settings:
+    """Read a settings file; `listen` and `admin` take the place of its own. Raises SettingsError."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from None
+    return parse_settings(text, source=str(path), listen=listen, admin=admin)
+
+
+def parse_settings(
+    text: bytes, *, source: str, listen: str | None = None, admin: str | None = None
+) -> Settings:
+    """Decode and check; `source` is what errors name."""
+    settings = decode(text, Settings, source=source)
+    _check_address(settings.listen, source, "listen", unix=True)
+    if settings.admin is not None:
+        _check_address(settings.admin, source, "admin", unix=False)
+    for name, strategy in settings.strategies.items():
+        key = f"strategies.{name}"
+        if not _NAME.fullmatch(name):
+            raise SettingsError(source, "a name is made of a-z, 0-9 and -, at most 63 of them", key)
+        if isinstance(strategy, DynamoSettings) and not _DYNAMO_ENDPOINT.fullmatch(strategy.endpoint):
+            raise SettingsError(source, "is not namespace.component.endpoint", f"{key}.endpoint")
+    _check_name(settings.default_strategy, settings, source, "default_strategy")
+    for index, name in enumerate(settings.fallback):
+        _check_name(name, settings, source, f"fallback[{index}]")
+        if name in settings.fallback[:index]:
+            raise SettingsError(source, f"{name} stands here twice", f"fallback[{index}]")
+    return _overridden(settings, listen, admin)
+
+
+def _overridden(settings: Settings, listen: str | None, admin: str | None) -> Settings:
+    if listen is not None:
+        _check_address(listen, "--listen", None, unix=True)
+        settings = msgspec.structs.replace(settings, listen=listen)
+    if admin is not None:
+        _check_address(admin, "--admin", None, unix=False)
+        settings = msgspec.structs.replace(settings, admin=admin)
+    return settings
+
+
+def _check_name(name: str, settings: Settings, source: str, key: str) -> None:
+    if name not in settings.strategies:
+        known = ", ".join(settings.strategies) or "there are none"
+        raise SettingsError(source, f"{name!r} is none of the strategies ({known})", key)
+
+
+def _check_address(address: str, source: str, key: str | None, *, unix: bool) -> None:
+    if unix and address.startswith("unix:") and len(address) > len("unix:"):
+        return
+    if not _HOST_PORT.fullmatch(address):
+        raise SettingsError(source, f"is not {'unix:/path or ' if unix else ''}host:port", key)
+
+
+def listen_address(address: str) -> tuple[str, int]:
+    """Host and port of a checked host:port; IPv6 without brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
