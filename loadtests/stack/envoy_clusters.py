@@ -5,16 +5,17 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import Final
 
-from envoy_data_plane.envoy.config.cluster import v3 as cluster_api
-from envoy_data_plane.envoy.config.core import v3 as core
-from envoy_data_plane.envoy.config.endpoint import v3 as endpoint_api
-from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host import v3 as override_host
-from envoy_data_plane.envoy.extensions.load_balancing_policies.round_robin import v3 as round_robin
-from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream_http
-from envoy_data_plane.envoy.type.metadata import v3 as metadata_api
-from envoy_data_plane.google import protobuf
-
 from extproc import wellknown
+from loadtests.stack.envoy_api import (
+    cluster_api,
+    core,
+    endpoint_api,
+    metadata_api,
+    override_host,
+    protobuf,
+    round_robin,
+    upstream_http,
+)
 
 __all__ = [
     "POOL",

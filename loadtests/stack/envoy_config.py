@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
-from envoy_data_plane.envoy.config.bootstrap import v3 as bootstrap_api
-from envoy_data_plane.envoy.config.core import v3 as core
-from envoy_data_plane.envoy.config.listener import v3 as listener_api
-from envoy_data_plane.envoy.config.route import v3 as route_api
-from envoy_data_plane.envoy.extensions.access_loggers.file import v3 as file_log
-from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
-from envoy_data_plane.google import protobuf
-
 from extproc import wellknown
 from loadtests.stack import envoy_clusters, envoy_ext_proc
+from loadtests.stack.envoy_api import (
+    accesslog,
+    bootstrap_api,
+    core,
+    file_log,
+    hcm,
+    listener_api,
+    protobuf,
+    route_api,
+    router,
+)
 from loadtests.stack.envoy_clusters import Address, DiscoveredPool, StaticPool, TcpAddress, UnixAddress
 from loadtests.stack.envoy_ext_proc import BodyMode, ExtProcFilter, epp_filter, tokenext_filter
 

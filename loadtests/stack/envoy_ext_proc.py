@@ -4,14 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from envoy_data_plane.envoy.config.common.mutation_rules import v3 as mutation_rules
-from envoy_data_plane.envoy.config.core import v3 as core
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as ext_proc
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
-from envoy_data_plane.envoy.type import v3 as type_api
-from envoy_data_plane.google import protobuf
-
 from extproc import wellknown
+from loadtests.stack.envoy_api import core, ext_proc, hcm, mutation_rules, protobuf, type_api
 from loadtests.stack.envoy_clusters import Address
 
 __all__ = ["BodyMode", "ExtProcFilter", "epp_filter", "http_filter", "tokenext_filter"]

@@ -11,7 +11,7 @@ DEFAULT_MODEL: Final = Path(__file__).with_name("model")
 DEFAULT_NAME: Final = "stack-model"
 
 REQUIRED_FILES: Final = ("config.json", "tokenizer.json", "tokenizer_config.json")
-HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Everything that front ends and tokenext read; never weights.
 HUB_FILES: Final = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 
@@ -31,10 +31,10 @@ def resolve(source: str | None) -> Model:
     if source is None:
         return Model(DEFAULT_NAME, DEFAULT_MODEL)
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if source and folder.is_dir():
         return Model(folder.resolve().name, _checked(folder.resolve()))
     if folder.exists() or not HUB_ID.fullmatch(source):
-        raise ModelError(f"{source}: no such model directory")
+        raise ModelError(f"{source or repr(source)}: no such model directory")
     return Model(source, _checked(_download(source)))
 
 
@@ -48,10 +48,10 @@ def _checked(folder: Path) -> Path:
 def _download(hub_id: str) -> Path:
     # Imported here: it takes a second, and only hub ids need it.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(HUB_FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{hub_id}: no such directory, and not to be had from the hub: {problem}") from None
