@@ -1,0 +1,65 @@
+"""The models that are tokenized, by every name a client may use."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import orjson
+
+from extproc.verdict import JsonValue
+from tokenext.engine import TokenizerEngine
+from tokenext.handoff import Handoff
+from tokenext.profiles import Profile
+
+__all__ = ["EMPTY_CATALOG", "Catalog", "Model", "digest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`digest` covers everything that decides the ids; `max_length` is in tokens, None for no limit."""
+
+    name: str
+    aliases: tuple[str, ...]
+    digest: str
+    engine: TokenizerEngine
+    engine_reason: str
+    profile: Profile
+    handoff: Handoff
+    max_length: int | None = None
+
+
+class Catalog:
+    """Immutable. A reload makes another one."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        """Raises ValueError where one name stands for two models (settings.py reports it better)."""
+        self.models: Final = tuple(models)
+        self._by_name: dict[str, Model] = {}
+        for model in self.models:
+            for name in (model.name, *model.aliases):
+                if self._by_name.setdefault(name, model) is not model:
+                    raise ValueError(f"{name} names two models")
+
+    def find(self, name: str) -> Model | None:
+        """The model of a name or an alias. Names of LoRA adapters are unknown models."""
+        return self._by_name.get(name)
+
+
+EMPTY_CATALOG: Final = Catalog(())
+
+
+def digest(
+    tokenizer_json: bytes,
+    templates: Mapping[str, str],
+    special_tokens: Mapping[str, str],
+    template_kwargs: Mapping[str, JsonValue],
+) -> str:
+    """sha256 over all that decides a model's ids, as "sha256:" and 64 hex digits; key order is ignored."""
+    parts = {
+        "tokenizer": sha256(tokenizer_json).hexdigest(),
+        "templates": dict(templates),
+        "special_tokens": dict(special_tokens),
+        "template_kwargs": dict(template_kwargs),
+    }
+    return f"sha256:{sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()}"

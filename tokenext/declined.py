@@ -1,0 +1,34 @@
+"""Why a request is left untokenized."""
+
+from enum import StrEnum
+
+__all__ = ["Declined", "SkipReason"]
+
+
+class SkipReason(StrEnum):
+    """Why a request passed without a token record; safe as a metric label."""
+
+    NOT_OPENAI_PATH = "not_openai_path"
+    NO_BODY = "no_body"
+    OVERSIZE = "oversize"
+    INVALID_JSON = "invalid_json"
+    BAD_REQUEST_SHAPE = "bad_request_shape"
+    UNKNOWN_MODEL = "unknown_model"
+    MULTIMODAL = "multimodal"
+    PROMPT_LIST = "prompt_list"
+    EMPTY_PROMPT = "empty_prompt"
+    NO_CHAT_TEMPLATE = "no_chat_template"
+    RENDER_FAILED = "render_failed"
+    ENGINE_FAILED = "engine_failed"
+    OVER_LENGTH = "over_length"
+    DEADLINE = "deadline"
+    QUEUE_FULL = "queue_full"
+    CANCELLED = "cancelled"
+
+
+class Declined(Exception):  # noqa: N818  # an answer, not an error: the request goes on without ids
+    """The request is not tokenized. It carries no client text, so it may be logged."""
+
+    def __init__(self, reason: SkipReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason

@@ -1,0 +1,304 @@
+"""What NVIDIA Dynamo 1.6 does to a request before and after its chat template.
+
+Dynamo renders with minijinja after steps of its own. Each rule below was seen at a Dynamo 1.6.1 frontend,
+which shows its ids for the annotation `query_instance_id:`, and is explained by the sources under
+lib/llm/src/preprocessor/prompt/template/ of ai-dynamo/dynamo. The cases are in
+tests/tokenext/test_dynamo_profile.py.
+
+A request that Dynamo refuses is declined, or rendered anyhow: its messages reach Dynamo in both cases.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import orjson
+
+from extproc.verdict import JsonValue
+from tokenext.chat_template import ChatTemplate, ChatTemplates
+from tokenext.content_format import ContentFormat
+from tokenext.declined import Declined, SkipReason
+from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
+from tokenext.profiles import InexactReason, Prompt, text_of
+
+__all__ = ["DynamoProfile"]
+
+_Object = dict[str, JsonValue]
+
+# Top-level fields seen not to change the ids. Dynamo answers 400 to fields it does not know.
+_COMMON_FIELDS: Final = frozenset(
+    {
+        *("model", "stream", "stream_options", "user", "metadata", "nvext", "cache_salt", "n", "seed"),
+        *("max_tokens", "min_tokens", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos"),
+        *("temperature", "top_p", "top_k", "min_p", "logit_bias", "logprobs", "prompt_logprobs"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+        *("guided_json", "guided_regex", "guided_grammar", "guided_choice"),
+        *("skip_special_tokens", "return_tokens_as_token_ids"),
+    }
+)
+_CHAT_FIELDS: Final = _COMMON_FIELDS | {
+    *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+    *("chat_template_kwargs", "chat_template_args", "reasoning_effort", "thinking_token_budget"),
+    *("add_generation_prompt", "continue_final_message", "modalities", "web_search_options"),
+    *("max_completion_tokens", "top_logprobs", "allowed_token_ids"),
+    *("store", "service_tier", "prompt_cache_key"),
+}
+_COMPLETION_FIELDS: Final = _COMMON_FIELDS | {"prompt", "suffix", "echo", "best_of"}
+
+# A message's fields in the order of Dynamo's own types, which `tojson` shows; others are dropped.
+_MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    Role.SYSTEM: ("role", "content", "name"),
+    Role.DEVELOPER: ("role", "content", "name"),
+    Role.USER: ("role", "content", "name"),
+    Role.ASSISTANT: ("role", "content", "reasoning_content", "refusal", "name", "tool_calls"),
+    Role.TOOL: ("role", "content", "tool_call_id"),
+    Role.FUNCTION: ("role", "content", "name"),
+}
+# Kept by Dynamo in ways that were not measured.
+_OPEN_MESSAGE_FIELDS: Final = ("function_call", "audio", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    """What Dynamo finds out about a template by rendering probes with it."""
+
+    wants_parts: bool  # content as a string does not come through, as a list it does
+    prints_string_arguments: bool  # a tool call's arguments are printed as the string they are
+    refuses_later_system: bool  # a system message after the first raises: Dynamo makes it a user's
+    refuses_user_after_user: bool  # Dynamo joins the two
+
+
+class DynamoProfile:
+    name: Final = "dynamo"
+
+    def __init__(
+        self,
+        templates: ChatTemplates,
+        *,
+        special_tokens: Mapping[str, str],
+        template_kwargs: Mapping[str, JsonValue],
+        dedicated_renderer: bool = False,
+    ) -> None:
+        """`special_tokens` by name (bos_token, ...); `template_kwargs` are what the server always passes.
+
+        `dedicated_renderer`: Dynamo has code of its own for this model and passes its template by.
+        """
+        self._templates = templates
+        self._tokens: _Object = {
+            name: special_tokens.get(name) for name in ("bos_token", "eos_token", "unk_token")
+        }
+        self._template_kwargs = dict(template_kwargs)
+        self._dedicated_renderer = dedicated_renderer
+        self._traits = {
+            template.source: _probe(template, self._tokens, with_tools=tools)
+            for tools in (True, False)
+            if (template := templates.select(tools=tools)) is not None
+        }
+
+    def chat(self, request: ChatRequest) -> Prompt:
+        # Dynamo leaves the tools out where the model may not call them.
+        offered = None if request.tool_choice == "none" else request.tools
+        template = self._templates.select(tools=offered is not None)
+        if template is None:
+            raise Declined(SkipReason.NO_CHAT_TEMPLATE)
+        traits = self._traits[template.source]
+        messages = [_message(message, traits) for message in request.messages]
+        arguments, clear = _template_arguments(
+            {**self._template_kwargs, **request.template_kwargs}, request.reasoning_effort
+        )
+        variables: _Object = {
+            **arguments,
+            **self._tokens,
+            "tools": None if offered is None else [_tool(tool) for tool in offered],
+            "add_generation_prompt": request.add_generation_prompt,
+        }
+        reasons = self._inexact(request, template, traits)
+        inexact = next(reasons, None) or (None if clear else InexactReason.TEMPLATE_KWARGS)
+        return Prompt(
+            _render(template, request, messages, variables), add_special_tokens=False, inexact=inexact
+        )
+
+    def completion(self, request: CompletionRequest) -> Prompt:
+        known = request.fields <= _COMPLETION_FIELDS
+        # Unlike vLLM, Dynamo adds no special tokens to a completion's prompt.
+        return Prompt(
+            _without_nul(request.prompt),
+            add_special_tokens=False,
+            inexact=None if known else InexactReason.UNKNOWN_FIELD,
+        )
+
+    def _inexact(
+        self, request: ChatRequest, template: ChatTemplate, traits: _Traits
+    ) -> Iterator[InexactReason]:
+        """Every reason for doubt, the gravest first."""
+        if self._dedicated_renderer:
+            yield InexactReason.DEDICATED_RENDERER
+        if not request.fields <= _CHAT_FIELDS:
+            yield InexactReason.UNKNOWN_FIELD
+        if "strftime_now" in template.variables:
+            yield InexactReason.TEMPLATE_CLOCK
+        # It then ends the prompt by the last part that has text, whatever white space follows.
+        if request.continue_final_message and isinstance(request.messages[-1].get("content"), list):
+            yield InexactReason.UNFINISHED_MESSAGE
+        has_parts = any(isinstance(message.get("content"), list) for message in request.messages)
+        if traits.wants_parts or (has_parts and template.content_format is ContentFormat.PARTS):
+            yield InexactReason.CONTENT_FORMAT
+        if any(
+            message.get(name) is not None for message in request.messages for name in _OPEN_MESSAGE_FIELDS
+        ):
+            yield InexactReason.MESSAGE_FIELD
+        # For other templates Dynamo writes reasoning into the content as a <think> block.
+        if "reasoning_content" not in template.source and any(map(_reasoning, request.messages)):
+            yield InexactReason.REASONING
+        roles = [message["role"] for message in request.messages]
+        if traits.refuses_later_system and Role.SYSTEM in roles[1:]:
+            yield InexactReason.MESSAGE_ORDER
+        users_meet = (Role.USER, Role.USER) in pairwise(roles)
+        if traits.refuses_user_after_user and users_meet:
+            yield InexactReason.MESSAGE_ORDER
+
+
+def _render(template: ChatTemplate, request: ChatRequest, messages: list[_Object], variables: _Object) -> str:
+    if not request.continue_final_message:
+        return _without_nul(template.render(messages, variables))
+    if request.add_generation_prompt or not messages[-1].get("content"):
+        raise Declined(SkipReason.BAD_REQUEST_SHAPE)  # 400 there
+    return _without_nul(template.render_unfinished(messages, variables))
+
+
+def _without_nul(prompt: str) -> str:
+    return prompt.replace("\0", "")
+
+
+def _reasoning(message: Message) -> JsonValue:
+    return message.get("reasoning_content") or message.get("reasoning")
+
+
+def _message(message: Message, traits: _Traits) -> _Object:
+    role = str(message["role"])
+    values = dict(message)
+    if (reasoning := values.pop("reasoning", None)) is not None:
+        # One field by two names: both are a duplicate, hence 400.
+        if values.get("reasoning_content") is not None:
+            raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+        values["reasoning_content"] = reasoning
+    content = values.get("content")
+    if isinstance(content, list) and content and not traits.wants_parts:
+        values["content"] = text_of(content)
+    elif content is None and role != Role.ASSISTANT:
+        raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+    calls = values.get("tool_calls")
+    if isinstance(calls, list):
+        values["tool_calls"] = [_tool_call(call, traits) for call in calls if isinstance(call, dict)]
+    return {name: values[name] for name in _MESSAGE_FIELDS[role] if values.get(name) is not None}
+
+
+def _tool_call(call: _Object, traits: _Traits) -> _Object:
+    function = call["function"]
+    assert isinstance(function, dict)  # openai.parse saw to it
+    arguments = function["arguments"]
+    assert isinstance(arguments, str)
+    parsed: JsonValue = arguments
+    if arguments.strip():
+        try:
+            parsed = orjson.loads(arguments)
+        except orjson.JSONDecodeError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+    given = arguments if traits.prints_string_arguments else parsed
+    return {
+        "id": call["id"],
+        "type": "function",
+        "function": {"name": function["name"], "arguments": given},
+    }
+
+
+def _tool(tool: Mapping[str, JsonValue]) -> _Object:
+    """A tool as templates see it: known fields in Dynamo's order, and what is missing put behind them."""
+    given = tool["function"]
+    assert isinstance(given, dict)  # openai.parse saw to it
+    names = ("name", "description", "parameters", "strict")
+    function: _Object = {name: given[name] for name in names if given.get(name) is not None}
+    parameters = function.get("parameters")
+    if isinstance(parameters, dict):
+        missing: _Object = {"type": "object", "properties": {}}
+        function["parameters"] = parameters | {
+            name: value for name, value in missing.items() if name not in parameters
+        }
+    function.setdefault("description", "")
+    return {"type": "function", "function": function}
+
+
+_THINKING_MODES: Final = {"enabled": True, "disabled": False}
+
+
+def _template_arguments(kwargs: _Object, effort: str | None) -> tuple[_Object, bool]:
+    """The template arguments, and whether Dynamo's reading of them is clear.
+
+    Dynamo sets enable_thinking, thinking and thinking_mode together, from whichever of them is given, else
+    from the reasoning effort. Where they contradict each other its order is not documented.
+    """
+    effort_given = effort if effort is not None else kwargs.get("reasoning_effort")
+    flags = {
+        _THINKING_MODES.get(str(kwargs[name])) if name == "thinking_mode" else kwargs[name]
+        for name in ("thinking", "enable_thinking", "thinking_mode")
+        if isinstance(kwargs.get(name), bool | str)
+    }
+    unclear = any(
+        not isinstance(kwargs[name], bool | str)
+        for name in ("thinking", "enable_thinking", "thinking_mode")
+        if name in kwargs
+    )
+    if unclear or len(flags) > 1 or not flags <= {True, False} or not isinstance(effort_given, str | None):
+        return kwargs, False
+    if effort_given is None and not flags:
+        return kwargs, True
+    on = flags.pop() is True if flags else effort_given != "none"
+    thinking: _Object = {
+        "thinking": on,
+        "enable_thinking": on,
+        "thinking_mode": "enabled" if on else "disabled",
+    }
+    if effort_given is not None:
+        thinking["reasoning_effort"] = effort_given
+    return {**kwargs, **thinking}, True
+
+
+def _probe(template: ChatTemplate, tokens: Mapping[str, JsonValue], *, with_tools: bool) -> _Traits:
+    bare: _Object = {"add_generation_prompt": False}
+    probe_tool: _Object = {"name": "probe", "parameters": {}}
+    full: _Object = {**tokens, "tools": [_tool({"function": probe_tool})] if with_tools else None, **bare}
+
+    def rendered(variables: _Object, *messages: _Object) -> str | None:
+        try:
+            return template.render(messages, variables)
+        except Declined:
+            return None
+
+    def refuses(*messages: _Object) -> bool:
+        return rendered(full, *messages) is None
+
+    system: _Object = {"role": "system", "content": "s"}
+    user: _Object = {"role": "user", "content": "u"}
+    assistant: _Object = {"role": "assistant", "content": "a"}
+    text = "template_test"
+    as_parts = rendered(bare, {"role": "user", "content": [{"type": "text", "text": text}]}) or ""
+    as_string = rendered(bare, {"role": "user", "content": text}) or ""
+    arguments = '{"probe": "value"}'
+    call: _Object = {"id": "probe", "type": "function", "function": {"name": "probe", "arguments": arguments}}
+    called = rendered(
+        {**full, "add_generation_prompt": True},
+        user,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "probe", "content": "r"},
+    )
+    takes_system = not refuses(system, user)
+    return _Traits(
+        wants_parts=text in as_parts and text not in as_string,
+        prints_string_arguments="arguments is string" in template.source and arguments in (called or ""),
+        refuses_later_system=takes_system
+        and (refuses(system, user, system) or refuses(system, user, assistant, system, user)),
+        refuses_user_after_user=takes_system and refuses(system, user, user),
+    )

@@ -1,0 +1,65 @@
+"""One JSON line per exchange and per event of the process; no prompt, no token id, nothing a client chose."""
+
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from extproc.verdict import JsonValue
+from tokenext.catalog import Catalog
+from tokenext.observer import ExchangeRecord
+
+__all__ = ["JsonLog"]
+
+
+class JsonLog:
+    """Writes lines through `write`. `exchanges` turns the line per exchange on."""
+
+    def __init__(self, write: Callable[[str], object], *, exchanges: bool = True) -> None:
+        self._write: Final = write
+        self._exchanges: Final = exchanges
+
+    def exchanged(self, record: ExchangeRecord) -> None:
+        if not self._exchanges:
+            return
+        self._line(
+            "exchange",
+            model=record.model,
+            outcome=record.outcome,
+            reason=record.reason,
+            engine_exact=record.engine_exact,
+            handed_off=record.handed_off,
+            prompt_tokens=record.prompt_tokens,
+            request_id=record.request_id,
+            microseconds={stage.value: round(seconds * 1e6) for stage, seconds in record.seconds.items()},
+        )
+
+    def reloaded(self, catalog: Catalog) -> None:
+        self._line("reloaded")
+        self.models(catalog)
+
+    def reload_failed(self, problem: str) -> None:
+        self._line("reload_failed", problem=problem)
+
+    def models(self, catalog: Catalog) -> None:
+        """One line per model: which tokenizer serves it, and why that one."""
+        for model in catalog.models:
+            self._line(
+                "model",
+                name=model.name,
+                digest=model.digest,
+                engine=model.engine.name,
+                engine_reason=model.engine_reason,
+                profile=model.profile.name,
+                handoff=model.handoff,
+            )
+
+    def serving(self, address: str) -> None:
+        self._line("serving", address=address)
+
+    def stopped(self) -> None:
+        self._line("stopped")
+
+    def _line(self, event: str, **fields: JsonValue) -> None:
+        told = {name: value for name, value in fields.items() if value not in ("", None)}
+        self._write(orjson.dumps({"event": event, **told}).decode() + "\n")

@@ -1,0 +1,88 @@
+"""Prometheus metrics. Labels hold catalog names and words of enums, never what a client sent."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tokenext.catalog import Catalog
+from tokenext.observer import ExchangeRecord, Outcome
+
+__all__ = ["PrometheusObserver"]
+
+_SECONDS: Final = (
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+_TOKENS: Final = tuple(2**power for power in range(4, 21))  # 16 to a million
+
+
+class PrometheusObserver:
+    """Counts exchanges and reloads in the registry it is given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "tokenext_requests",
+            "Requests by what became of them.",
+            ["model", "outcome", "reason"],
+            registry=registry,
+        )
+        self._handoffs = Counter(
+            "tokenext_handoffs", "Requests whose body carries the token ids on.", ["model"], registry=registry
+        )
+        self._seconds = Histogram(
+            "tokenext_stage_duration_seconds",
+            "Time by stage.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Histogram(
+            "tokenext_prompt_tokens",
+            "Prompt lengths in tokens.",
+            ["model"],
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "tokenext_reloads", "Reloads of the settings file.", ["outcome"], registry=registry
+        )
+        self._queue = Gauge(
+            "tokenext_queue_requests",
+            "Requests that wait for a worker thread or hold one.",
+            registry=registry,
+        )
+        self._models = Gauge(
+            "tokenext_model_info",
+            "Models of the catalog.",
+            ["model", "engine", "profile", "handoff"],
+            registry=registry,
+        )
+        for outcome in ("loaded", "failed"):
+            self._reloads.labels(outcome)  # so that a rate exists before the first one
+
+    def exchanged(self, record: ExchangeRecord) -> None:
+        self._requests.labels(record.model, record.outcome, record.reason).inc()
+        for stage, seconds in record.seconds.items():
+            self._seconds.labels(stage).observe(seconds)
+        if record.outcome is Outcome.TOKENIZED:
+            self._tokens.labels(record.model).observe(record.prompt_tokens)
+        if record.handed_off:
+            self._handoffs.labels(record.model).inc()
+
+    def reloaded(self, catalog: Catalog) -> None:
+        self._reloads.labels("loaded").inc()
+        self.show_models(catalog)
+
+    def reload_failed(self, problem: str) -> None:
+        del problem
+        self._reloads.labels("failed").inc()
+
+    def watch_queue(self, held: Callable[[], int]) -> None:
+        """Show the queue's length, read at every scrape."""
+        self._queue.set_function(held)
+
+    def show_models(self, catalog: Catalog) -> None:
+        self._models.clear()
+        for model in catalog.models:
+            self._models.labels(model.name, model.engine.name, model.profile.name, model.handoff).set(1)

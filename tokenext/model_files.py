@@ -1,0 +1,145 @@
+"""Reads a model directory as Hugging Face lays it out: tokenizer, chat templates, special tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from extproc.settings_file import SettingsError
+from extproc.verdict import JsonValue
+
+__all__ = ["FILE_PATTERNS", "ModelFiles", "read_model"]
+
+# Everything that is read here; no weights.
+FILE_PATTERNS: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "config.json",
+)
+_SPECIAL_TOKENS: Final = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What decides a model's ids.
+
+    `chat_templates` by name, `default` first of all; empty where the model has none. `model_type` and
+    `max_positions` are config.json's, for information, empty or None where it does not say.
+    """
+
+    tokenizer_json: bytes
+    chat_templates: Mapping[str, str]
+    special_tokens: Mapping[str, str]
+    model_type: str = ""
+    max_positions: int | None = None
+
+
+def read_model(directory: Path, *, chat_template: Path | None = None) -> ModelFiles:
+    """Read a model directory; `chat_template` replaces its templates. Raises SettingsError."""
+    tokenizer_path = directory / "tokenizer.json"
+    tokenizer_json = _read(tokenizer_path)
+    if tokenizer_json is None:
+        raise SettingsError(str(tokenizer_path), "is missing; a model directory needs it")
+    tokenizer_config = _read_object(directory / "tokenizer_config.json")
+    config = _read_object(directory / "config.json")
+    positions = config.get("max_position_embeddings")
+    return ModelFiles(
+        tokenizer_json=tokenizer_json,
+        chat_templates=_templates(directory, tokenizer_config, chat_template),
+        special_tokens=_special_tokens(tokenizer_config),
+        model_type=str(config.get("model_type") or ""),
+        max_positions=positions if isinstance(positions, int) else None,
+    )
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from None
+
+
+def _read_text(path: Path) -> str | None:
+    content = _read(path)
+    if content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(str(path), "is not UTF-8 text") from None
+
+
+def _read_object(path: Path) -> dict[str, JsonValue]:
+    content = _read(path)
+    if content is None:
+        return {}
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise SettingsError(str(path), f"is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise SettingsError(str(path), "must hold a JSON object")
+    return value
+
+
+def _templates(
+    directory: Path, tokenizer_config: Mapping[str, JsonValue], override: Path | None
+) -> dict[str, str]:
+    """In the order of transformers: files of their own win over tokenizer_config.json."""
+    if override is not None:
+        source = _read_text(override)
+        if source is None:
+            raise SettingsError(str(override), "is missing; it is set as a chat template")
+        return {"default": source}
+    source = _read_text(directory / "chat_template.jinja")
+    if source is not None:
+        extra = sorted((directory / "additional_chat_templates").glob("*.jinja"))
+        return {"default": source, **{path.stem: _read_text(path) or "" for path in extra}}
+    legacy = directory / "chat_template.json"
+    if (content := _read_object(legacy)).get("chat_template") is not None:
+        return _named(content["chat_template"], legacy)
+    return _named(tokenizer_config.get("chat_template"), directory / "tokenizer_config.json")
+
+
+def _named(value: JsonValue, path: Path) -> dict[str, str]:
+    """One template as a string, or several as a list of {name, template} or as an object."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    if isinstance(value, list):
+        pairs = [(item.get("name"), item.get("template")) for item in value if isinstance(item, dict)]
+        complete = len(pairs) == len(value)
+    else:
+        pairs = list(value.items()) if isinstance(value, dict) else []
+        complete = isinstance(value, dict)
+    named = {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}
+    if not complete or len(named) != len(pairs):
+        raise SettingsError(str(path), "must be a template, or several as {name, template}", "chat_template")
+    return named
+
+
+def _special_tokens(tokenizer_config: Mapping[str, JsonValue]) -> dict[str, str]:
+    tokens: dict[str, str] = {}
+    for name in _SPECIAL_TOKENS:
+        value = tokenizer_config.get(name)
+        if isinstance(value, dict):  # an AddedToken as an object
+            value = value.get("content")
+        if isinstance(value, str):
+            tokens[name] = value
+    return tokens

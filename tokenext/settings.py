@@ -1,0 +1,105 @@
+"""The settings file of `tokenext serve`, decoded once into frozen values.
+
+What is written here is all there is: unknown keys are errors, and checks report, never repair.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from extproc import settings_file
+from extproc.settings_file import SettingsError
+from extproc.wellknown import RECORD_NAMESPACE
+from tokenext.engine import EngineName
+from tokenext.exchange import OnOversize
+from tokenext.handoff import Handoff
+
+__all__ = ["Limits", "ModelSettings", "Settings", "check_address", "decode", "load"]
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`workers` threads tokenize, `max_queued` requests wait for one; past `deadline_ms` a request passes."""
+
+    max_body_bytes: _Positive = 16 * 1024 * 1024
+    on_oversize: OnOversize = OnOversize.PASS
+    deadline_ms: _Positive = 2000
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    max_queued: Annotated[int, msgspec.Meta(ge=0)] = 64
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`source`: a directory, or a Hugging Face hub id as org/name[@revision]."""
+
+    name: _Name
+    source: _Name
+    aliases: tuple[_Name, ...] = ()
+    chat_template: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    max_length: _Positive | None = None
+    handoff: Handoff = Handoff.NONE
+    engine: EngineName = EngineName.AUTO
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics."""
+
+    listen: str
+    models: Annotated[tuple[ModelSettings, ...], msgspec.Meta(min_length=1)]
+    admin: str | None = None
+    metadata_namespace: _Name = RECORD_NAMESPACE
+    exchange_log: bool = True
+    limits: Limits = Limits()
+
+
+def load(path: Path) -> Settings:
+    """Read, decode and check a settings file. Raises SettingsError."""
+    settings = settings_file.load(path, Settings)
+    _check(settings, str(path))
+    return settings
+
+
+def decode(text: bytes, *, source: str) -> Settings:
+    """As `load`, from text. `source` is what errors name."""
+    settings = settings_file.decode(text, Settings, source=source)
+    _check(settings, source)
+    return settings
+
+
+_HOST_PORT: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):(\d{1,5})")
+
+
+def check_address(address: str, *, source: str, key: str, unix: bool) -> None:
+    """Raises SettingsError for what is no address to listen on."""
+    if unix and address.startswith("unix:"):
+        if not address.removeprefix("unix:").startswith("/"):
+            raise SettingsError(source, "unix: wants an absolute path, as in unix:/run/tokenext.sock", key)
+        return
+    match = _HOST_PORT.fullmatch(address)
+    if match is None or int(match[2]) > 65535:  # noqa: PLR2004  # the highest port there is
+        forms = "unix:/path or host:port" if unix else "host:port"
+        raise SettingsError(source, f"must be {forms}, as in 127.0.0.1:9000", key)
+
+
+def _check(settings: Settings, source: str) -> None:
+    check_address(settings.listen, source=source, key="listen", unix=True)
+    if settings.admin is not None:
+        check_address(settings.admin, source=source, key="admin", unix=False)
+    seen: dict[str, str] = {}
+    for key, name in _names(settings):
+        if name in seen:
+            raise SettingsError(source, f"{name!r} is the name of {seen[name]} already", key)
+        seen[name] = key
+
+
+def _names(settings: Settings) -> Iterator[tuple[str, str]]:
+    for number, model in enumerate(settings.models):
+        yield f"models[{number}].name", model.name
+        for position, alias in enumerate(model.aliases):
+            yield f"models[{number}].aliases[{position}]", alias
