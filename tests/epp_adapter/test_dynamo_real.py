@@ -1,0 +1,255 @@
+"""Strategy `dynamo` on real parts: NATS, Dynamo's mocker workers, and its KvRouter in this process."""
+
+import asyncio
+import random
+from array import array
+
+import pytest
+
+from epp_adapter.endpoints import Endpoint
+from epp_adapter.routing.dynamo import DynamoStrategy
+from epp_adapter.routing.dynamo_runtime import DynamoConnectError, DynamoOptions, KvRouterClient
+from epp_adapter.routing.strategy import RoutingRequest, StrategyError, StrategyFault
+from extproc.events import Termination
+from extproc.token_metadata import TokenIds
+from tests.epp_adapter.dynamo_stack import BLOCK_SIZE, ENDPOINT, VOCABULARY, deployment
+from tests.epp_adapter.strategy_contract import Harness, StrategyContract
+
+pytestmark = pytest.mark.integration
+
+SETTLE_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    with deployment(tmp_path_factory.mktemp("dynamo"), workers=3) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(deployed, monkeypatch):
+    for name, value in deployed.environment.items():
+        monkeypatch.setenv(name, value)
+    # What `connect` sets for good; registered here so that it is taken back.
+    monkeypatch.setenv("NATS_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
+    monkeypatch.setenv("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
+
+
+def options(endpoint: str = ENDPOINT) -> DynamoOptions:
+    return DynamoOptions(endpoint, BLOCK_SIZE, "file", "tcp", "nats", connect_seconds=2)
+
+
+@pytest.fixture
+async def client(environment):
+    client = KvRouterClient.connect(options())
+    yield client
+    client.shutdown()
+
+
+@pytest.fixture
+async def workers(client):
+    """Dynamo's own client of the workers: their instance ids, and a way to send them work."""
+    workers = await client._runtime.endpoint(ENDPOINT).client()
+    await workers.wait_for_instances()
+    return workers
+
+
+@pytest.fixture
+async def candidates(client, workers, deployed):
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while len(await client._router.get_potential_loads([1])) < deployed.workers:
+            await asyncio.sleep(0.02)
+    return tuple(
+        Endpoint(f"127.0.0.1:{8000 + number}", instance)
+        for number, instance in enumerate(sorted(workers.instance_ids()))
+    )
+
+
+@pytest.fixture
+async def strategy(client, candidates):
+    strategy = DynamoStrategy("dynamo", client, block_size=BLOCK_SIZE)
+    yield strategy
+    await strategy.close(SETTLE_SECONDS)
+    assert strategy.bookings_active == 0
+    assert await booked(client) == 0, "Dynamo still holds bookings after the test"
+
+
+async def booked(client: KvRouterClient) -> int:
+    """How many requests Dynamo itself believes to be running."""
+    return sum(load["active_requests"] for load in await client._router.get_potential_loads([1]))
+
+
+async def prefilling(client: KvRouterClient) -> int:
+    """How many prompt tokens Dynamo itself believes to be waiting for prefill, over all workers."""
+    loads = await client._router.get_potential_loads([])
+    return sum(load["potential_prefill_tokens"] for load in loads)
+
+
+def prompt(seed: int, tokens: int = 800) -> TokenIds:
+    ids = random.Random(seed)
+    return TokenIds.pack([ids.randrange(2, VOCABULARY) for _ in range(tokens)])
+
+
+class Requests:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, token_ids: TokenIds) -> RoutingRequest:
+        self.count += 1
+        return RoutingRequest(f"real-{id(self)}-{self.count}", "tiny", token_ids)
+
+
+@pytest.fixture
+def request_for():
+    return Requests()
+
+
+async def serve(workers, token_ids: TokenIds, instance_id: int) -> None:
+    """Let a worker compute a prompt, so that it holds its blocks and says so."""
+    request = {
+        "model": "tiny",
+        "token_ids": list(token_ids.as_array()),
+        "stop_conditions": {"max_tokens": 2},
+        "sampling_options": {},
+        "output_options": {},
+        "eos_token_ids": [],
+        "annotations": [],
+    }
+    async for _ in await workers.direct(request, instance_id):
+        pass
+
+
+class TestContract(StrategyContract):
+    @pytest.fixture
+    def harness(self, strategy, candidates):
+        return Harness(strategy, candidates, lambda: strategy.bookings_active)
+
+
+async def test_different_prompts_spread_over_the_workers(strategy, candidates, request_for):
+    picks = [await strategy.pick(request_for(prompt(seed)), candidates) for seed in range(6)]
+    chosen = [pick.destination.first for pick in picks]
+    assert {chosen.count(endpoint) for endpoint in candidates} == {2}
+    for pick in picks:
+        await pick.finished(Termination.ENDED)
+
+
+async def test_a_prompt_goes_to_the_worker_that_holds_its_prefix(strategy, workers, candidates, request_for):
+    """The second turn of a conversation follows the first, whichever worker that was."""
+    for seed, holder in enumerate(candidates, start=1000):
+        first_turn = prompt(seed)
+        await serve(workers, first_turn, holder.dynamo_instance_id)
+        second_turn = TokenIds(first_turn.packed + prompt(seed + 500, 80).packed)
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while True:  # the worker's event is on its way
+                pick = await strategy.pick(request_for(second_turn), candidates)
+                await pick.finished(Termination.ENDED)
+                if pick.cached_tokens:
+                    break
+        assert pick.destination.first == holder
+        assert pick.cached_tokens == 800
+
+
+async def test_ids_above_one_byte_are_routed_as_ids_and_not_as_bytes(client, workers, candidates, strategy):
+    """Dynamo takes bytes as one token per byte; the overlap in blocks tells which of the two it saw."""
+    ids = TokenIds.pack([256 + number % 128 for number in range(160)])
+    await serve(workers, ids, candidates[0].dynamo_instance_id)
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while True:
+            choice = await client.best_worker("bytes-or-ids", ids)
+            await client.free("bytes-or-ids")
+            if choice.cached_blocks:
+                break
+    assert choice.cached_blocks == 160 // BLOCK_SIZE
+
+
+async def test_dynamo_counts_a_booking_until_prefill_and_until_the_end(
+    client, strategy, candidates, request_for
+):
+    pick = await strategy.pick(request_for(prompt(1)), candidates)
+    assert (await booked(client), await prefilling(client)) == (1, 800)
+    await pick.first_token()
+    assert (await booked(client), await prefilling(client)) == (1, 0)
+    await pick.finished(Termination.ENDED)
+    assert (await booked(client), await prefilling(client)) == (0, 0)
+
+
+async def test_a_worker_that_is_no_candidate_is_left_and_freed(client, strategy, candidates, request_for):
+    with pytest.raises(StrategyError) as caught:
+        await strategy.pick(request_for(prompt(2)), (Endpoint("127.0.0.1:1", 1),))
+    assert caught.value.fault is StrategyFault.NOT_A_CANDIDATE
+    assert await booked(client) == 0
+
+
+async def test_a_pick_cancelled_anywhere_in_flight_leaves_no_booking(
+    client, strategy, candidates, request_for
+):
+    """From before the call into Dynamo to long after it; some of these bookings exist when they are left."""
+    token_ids = prompt(3, 8000)
+    cancelled = 0
+    for number in range(120):
+        picking = asyncio.ensure_future(strategy.pick(request_for(token_ids), candidates))
+        await asyncio.sleep(number * 10e-6 if number % 2 else 0)
+        picking.cancel()
+        try:
+            pick = await picking
+        except asyncio.CancelledError:
+            cancelled += 1
+        else:
+            await pick.finished(Termination.CANCELLED)
+    await strategy.close(SETTLE_SECONDS)
+    assert cancelled > 20
+    assert (await booked(client), await prefilling(client)) == (0, 0)
+
+
+async def test_clients_that_leave_at_random_leave_no_booking(client, strategy, candidates, request_for):
+    """500 exchanges at once, each cut off somewhere between its pick and its end."""
+
+    async def exchange(number: int) -> None:
+        pick = await strategy.pick(request_for(prompt(number % 50, 400)), candidates)
+        try:
+            await asyncio.sleep(0.001 * (number % 7))
+            await pick.first_token()
+            await asyncio.sleep(0.001 * (number % 5))
+        finally:
+            await asyncio.shield(pick.finished(Termination.CANCELLED))
+
+    running = [asyncio.create_task(exchange(number)) for number in range(500)]
+    for number, task in enumerate(running):
+        if number % 3 == 0:
+            await asyncio.sleep(0)
+            task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while strategy.bookings_active:
+            await asyncio.sleep(0.01)
+    assert (await booked(client), await prefilling(client)) == (0, 0)
+
+
+async def test_where_nobody_works_a_pick_fails_at_once(environment, candidates, request_for):
+    nobody = KvRouterClient.connect(options("dyn.nobody.generate"))
+    strategy = DynamoStrategy("dynamo", nobody, block_size=BLOCK_SIZE)
+    async with asyncio.timeout(1):
+        with pytest.raises(StrategyError) as caught:
+            await strategy.pick(request_for(prompt(4)), candidates)
+    assert caught.value.fault is StrategyFault.NO_WORKERS
+    assert strategy.bookings_active == 0
+    nobody.shutdown()
+
+
+async def test_what_dynamo_refuses_is_a_strategy_error(client, strategy):
+    with pytest.raises(StrategyError) as caught:
+        await client.free("nobody booked this")
+    assert caught.value.fault is StrategyFault.FAILED
+    with pytest.raises(StrategyError):
+        await client.mark_prefill_complete("nobody booked this")
+
+
+async def test_without_nats_connecting_fails_in_time_and_says_what_was_tried(environment, monkeypatch):
+    monkeypatch.setenv("NATS_SERVER", "nats://127.0.0.1:9")
+    with pytest.raises(DynamoConnectError, match=r"endpoint dyn\.backend\.generate.*NATS startup connection"):
+        KvRouterClient.connect(options())
+
+
+def test_the_ids_are_given_to_dynamo_as_an_array():
+    """The guard for the one mistake that Dynamo does not report."""
+    assert isinstance(prompt(1).as_array(), array)

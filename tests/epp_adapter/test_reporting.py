@@ -1,0 +1,111 @@
+"""What an operator sees: metrics against a golden exposition, and the log lines."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from epp_adapter.discovery.static_file import ReloadOutcome
+from epp_adapter.exchange import ExchangeRecord, Outcome, RecordState
+from epp_adapter.exchange_log import JsonLines, log_exchange
+from epp_adapter.metrics import Metrics
+from epp_adapter.routing.strategy import Fallback, StrategyFault
+from extproc.events import Termination
+from extproc.token_metadata import RecordFault
+
+GOLDEN = Path(__file__).parent / "golden" / "metrics.prom"
+
+ROUTED = ExchangeRecord(
+    outcome=Outcome.ROUTED,
+    termination=Termination.ENDED,
+    request_id="7b6c2a44-9f0e-4a35-8f4e-0d5b7c1f2a33",
+    model="qwen3",
+    strategy="dynamo",
+    destination="10.0.0.1:8000",
+    token_count=8000,
+    cached_tokens=64,
+    record=RecordState.USED,
+    pick_seconds=0.0004,
+    response_status=200,
+    total_seconds=1.25,
+)
+REFUSED = ExchangeRecord(
+    outcome=Outcome.REFUSED_NO_ENDPOINT, termination=Termination.REJECTED, record=RecordFault.BAD_BASE64
+)
+
+
+def test_metrics_match_the_golden_exposition():
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.watch(lambda: 3, lambda: 2)
+    metrics.exchange_closed(ROUTED)
+    metrics.exchange_closed(REFUSED)
+    metrics.exchange_closed(ExchangeRecord(Outcome.RESPONSE_ONLY, Termination.ENDED))
+    metrics.fell_back(Fallback("dynamo", StrategyFault.NO_TOKEN_IDS))
+    metrics.reloaded(ReloadOutcome.REFUSED)
+    lines = generate_latest(registry).decode().splitlines()
+    stable = [line for line in lines if "_created" not in line]
+    assert stable == GOLDEN.read_text().splitlines()
+
+
+@pytest.fixture
+def lines():
+    """What the package's loggers write, formatted."""
+    written = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            written.append(json.loads(self.format(record)))
+
+    handler = Handler()
+    handler.setFormatter(JsonLines())
+    logger = logging.getLogger("epp_adapter")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield written
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_an_exchange_is_one_json_line(lines):
+    log_exchange(ROUTED)
+    (line,) = lines
+    assert line.pop("time")
+    assert line == {
+        "level": "info",
+        "logger": "epp_adapter.exchange_log",
+        "message": "exchange",
+        "x_request_id": "7b6c2a44-9f0e-4a35-8f4e-0d5b7c1f2a33",
+        "outcome": "routed",
+        "termination": "ended",
+        "model": "qwen3",
+        "strategy": "dynamo",
+        "destination": "10.0.0.1:8000",
+        "record": "used",
+        "token_count": 8000,
+        "cached_tokens": 64,
+        "pick_ms": 0.4,
+        "response_status": 200,
+        "total_ms": 1250.0,
+    }
+
+
+def test_fallbacks_are_logged_with_their_reason(lines):
+    log_exchange(
+        ExchangeRecord(
+            Outcome.ROUTED, Termination.ENDED, fallbacks=(Fallback("dynamo", StrategyFault.DEADLINE),)
+        )
+    )
+    assert lines[0]["fallbacks"] == ["dynamo:deadline"]
+
+
+def test_an_exception_stays_on_one_line(lines):
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        logging.getLogger("epp_adapter").exception("it failed")
+    assert lines[0]["message"] == "it failed"
+    assert "first\nsecond" in lines[0]["exception"]

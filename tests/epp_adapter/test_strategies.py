@@ -1,0 +1,216 @@
+"""The shipped strategies: the contract over each, then what is special to it."""
+
+import asyncio
+
+import pytest
+
+from epp_adapter.endpoints import Endpoint
+from epp_adapter.routing import dynamo
+from epp_adapter.routing.dynamo import DynamoStrategy, FakeWorkerRouter
+from epp_adapter.routing.fallback import FallbackStrategy, Step
+from epp_adapter.routing.round_robin import RoundRobin
+from epp_adapter.routing.strategy import (
+    Fallback,
+    FakeStrategy,
+    RoutingRequest,
+    StrategyError,
+    StrategyFault,
+)
+from extproc.events import Termination
+from extproc.token_metadata import TokenIds
+from tests.epp_adapter.strategy_contract import Harness, StrategyContract
+
+ENDPOINTS = tuple(Endpoint(f"127.0.0.1:{8000 + number}", 100 + number) for number in range(3))
+IDS = TokenIds.pack(list(range(160)))
+
+
+def request(request_id: str = "r", token_ids: TokenIds | None = IDS) -> RoutingRequest:
+    return RoutingRequest(request_id, "model", token_ids)
+
+
+class TestFakeStrategy(StrategyContract):
+    @pytest.fixture
+    def harness(self):
+        strategy = FakeStrategy()
+        return Harness(
+            strategy, ENDPOINTS, lambda: sum(1 for pick in strategy.made if not pick.terminations)
+        )
+
+
+class TestRoundRobin(StrategyContract):
+    @pytest.fixture
+    def harness(self):
+        return Harness(RoundRobin("round-robin"), ENDPOINTS, lambda: 0)
+
+    async def test_it_takes_candidates_in_turn(self):
+        strategy = RoundRobin("round-robin")
+        picked = [(await strategy.pick(request(), ENDPOINTS)).destination.first for _ in range(6)]
+        assert picked == [*ENDPOINTS, *ENDPOINTS]
+
+    async def test_it_needs_no_token_ids(self):
+        pick = await RoundRobin("round-robin").pick(request(token_ids=None), ENDPOINTS)
+        assert pick.cached_tokens is None
+
+
+class TestDynamo(StrategyContract):
+    @pytest.fixture
+    def router(self):
+        return FakeWorkerRouter(*(endpoint.dynamo_instance_id for endpoint in ENDPOINTS))
+
+    @pytest.fixture
+    def strategy(self, router):
+        return DynamoStrategy("dynamo", router, block_size=16)
+
+    @pytest.fixture
+    def harness(self, router, strategy):
+        return Harness(strategy, ENDPOINTS, lambda: strategy.bookings_active + len(router.booked))
+
+    async def test_the_chosen_instance_becomes_its_endpoint_and_rank_header(self, strategy):
+        pick = await strategy.pick(request(), ENDPOINTS)
+        assert pick.destination.rendered() == "127.0.0.1:8000"
+        assert pick.request_headers == {"x-dynamo-dp-rank": "0"}
+        assert pick.cached_tokens == 16
+
+    async def test_the_prompt_is_marked_computed_once_and_the_booking_freed_once(self, strategy, router):
+        pick = await strategy.pick(request("a"), ENDPOINTS)
+        assert (strategy.bookings_active, list(router.booked)) == (1, ["a"])
+        await pick.first_token()
+        await pick.first_token()
+        await pick.finished(Termination.ENDED)
+        await pick.finished(Termination.CANCELLED)
+        await pick.first_token()
+        assert (router.prefilled, router.freed, strategy.bookings_active) == (["a"], ["a"], 0)
+
+    @pytest.mark.parametrize("ids", [None, TokenIds.pack([])])
+    async def test_without_token_ids_dynamo_is_not_asked(self, strategy, router, ids):
+        with pytest.raises(StrategyError) as caught:
+            await strategy.pick(request(token_ids=ids), ENDPOINTS)
+        assert caught.value.fault is StrategyFault.NO_TOKEN_IDS
+        assert not router.booked
+
+    async def test_a_worker_that_is_no_candidate_is_freed_and_left_to_the_next_strategy(
+        self, strategy, router
+    ):
+        with pytest.raises(StrategyError) as caught:
+            await strategy.pick(request("a"), ENDPOINTS[1:])
+        assert caught.value.fault is StrategyFault.NOT_A_CANDIDATE
+        assert (router.freed, router.booked, strategy.bookings_active) == (["a"], {}, 0)
+
+    async def test_no_workers_is_an_error_at_once(self):
+        with pytest.raises(StrategyError) as caught:
+            await DynamoStrategy("dynamo", FakeWorkerRouter(), block_size=16).pick(request(), ENDPOINTS)
+        assert caught.value.fault is StrategyFault.NO_WORKERS
+
+    async def test_a_booking_made_after_its_pick_was_cancelled_is_freed(self, strategy, router):
+        router.gate = asyncio.Event()
+        picking = asyncio.ensure_future(strategy.pick(request("late"), ENDPOINTS))
+        await asyncio.sleep(0.01)
+        picking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await picking
+        assert strategy.bookings_active == 1
+        router.gate.set()
+        await strategy.close(1)
+        assert (router.freed, router.booked, strategy.bookings_active) == (["late"], {}, 0)
+
+    async def test_a_cancelled_pick_that_then_fails_leaves_nothing(self, strategy, router):
+        router.gate = asyncio.Event()
+        router.error = StrategyError(StrategyFault.FAILED, "broken")
+        picking = asyncio.ensure_future(strategy.pick(request(), ENDPOINTS))
+        await asyncio.sleep(0.01)
+        picking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await picking
+        router.gate.set()
+        await strategy.close(1)
+        assert (router.freed, strategy.bookings_active) == ([], 0)
+
+    async def test_a_router_that_hangs_is_not_asked_without_end(self, strategy, router, monkeypatch):
+        monkeypatch.setattr(dynamo, "MAX_ABANDONED", 3)
+        router.gate = asyncio.Event()
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(strategy.pick(request(f"h{number}"), ENDPOINTS), 0.01)
+        with pytest.raises(StrategyError) as caught:
+            await strategy.pick(request("h3"), ENDPOINTS)
+        assert caught.value.fault is StrategyFault.OVERLOADED
+        router.gate.set()
+        await strategy.close(1)
+        router.gate = None
+        assert strategy.bookings_active == 0
+        await (await strategy.pick(request("h4"), ENDPOINTS)).finished(Termination.ENDED)
+
+    async def test_closing_gives_up_on_a_router_that_hangs(self, strategy, router):
+        router.gate = asyncio.Event()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(strategy.pick(request(), ENDPOINTS), 0.01)
+        await strategy.close(0.01)
+        assert strategy.bookings_active == 1
+        router.gate.set()
+        await strategy.close(1)
+
+    async def test_a_booking_that_dynamo_forgot_is_no_error(self, strategy, router):
+        pick = await strategy.pick(request("a"), ENDPOINTS)
+        router.booked.clear()
+        await pick.first_token()
+        await pick.finished(Termination.ENDED)
+        assert strategy.bookings_active == 0
+
+
+class TestFallback(StrategyContract):
+    @pytest.fixture
+    def harness(self):
+        router = FakeWorkerRouter(*(endpoint.dynamo_instance_id for endpoint in ENDPOINTS))
+        strategy = DynamoStrategy("dynamo", router, block_size=16)
+        chain = FallbackStrategy([Step(strategy, 5.0)], lambda fallback: None)
+        return Harness(chain, ENDPOINTS, lambda: strategy.bookings_active + len(router.booked))
+
+    @pytest.fixture
+    def seen(self):
+        return []
+
+    async def test_a_request_without_ids_falls_from_dynamo_to_round_robin(self, seen):
+        first = DynamoStrategy("dynamo", FakeWorkerRouter(100), block_size=16)
+        chain = FallbackStrategy([Step(first, 1.0), Step(RoundRobin("round-robin"))], seen.append)
+        pick = await chain.pick(request(token_ids=None), ENDPOINTS)
+        fallback = Fallback("dynamo", StrategyFault.NO_TOKEN_IDS)
+        assert (pick.strategy, pick.fallbacks, seen) == ("round-robin", (fallback,), [fallback])
+        assert (pick.destination.first, pick.request_headers) == (ENDPOINTS[0], {})
+        assert pick.cached_tokens is None
+
+    async def test_the_bookkeeping_reaches_the_strategy_that_picked(self, seen):
+        broken = FakeStrategy("broken", StrategyError(StrategyFault.FAILED, "it is"))
+        working = FakeStrategy("working")
+        pick = await FallbackStrategy([Step(broken), Step(working)], seen.append).pick(request(), ENDPOINTS)
+        await pick.first_token()
+        await pick.finished(Termination.REJECTED)
+        assert working.made[0].prefilled
+        assert working.made[0].terminations == [Termination.REJECTED]
+
+    async def test_a_strategy_that_is_late_is_passed_over_and_its_booking_freed(self, seen):
+        router = FakeWorkerRouter(100)
+        router.gate = asyncio.Event()
+        slow = DynamoStrategy("dynamo", router, block_size=16)
+        chain = FallbackStrategy([Step(slow, 0.02), Step(RoundRobin("round-robin"))], seen.append)
+        pick = await chain.pick(request("late"), ENDPOINTS)
+        assert (pick.strategy, seen) == ("round-robin", [Fallback("dynamo", StrategyFault.DEADLINE)])
+        router.gate.set()
+        await slow.close(1)
+        assert (router.freed, slow.bookings_active) == (["late"], 0)
+
+    async def test_where_none_can_pick_the_last_error_is_raised_and_all_are_counted(self, seen):
+        chain = FallbackStrategy(
+            [
+                Step(FakeStrategy("a", StrategyError(StrategyFault.NO_WORKERS, ""))),
+                Step(FakeStrategy("b", StrategyError(StrategyFault.OVERLOADED, ""))),
+            ],
+            seen.append,
+        )
+        with pytest.raises(StrategyError) as caught:
+            await chain.pick(request(), ENDPOINTS)
+        assert caught.value.fault is StrategyFault.OVERLOADED
+        assert [fallback.strategy for fallback in seen] == ["a", "b"]
+
+    def test_it_needs_a_step(self, seen):
+        with pytest.raises(ValueError, match="at least one"):
+            FallbackStrategy([], seen.append)
