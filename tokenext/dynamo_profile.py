@@ -9,7 +9,6 @@ A request that Dynamo refuses is declined, or rendered anyhow: its messages reac
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -19,6 +18,7 @@ from extproc.verdict import JsonValue
 from tokenext.chat_template import ChatTemplate, ChatTemplates
 from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
+from tokenext.dynamo_traits import TemplateTraits, probe
 from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
 from tokenext.profiles import InexactReason, Prompt, text_of
 
@@ -59,16 +59,6 @@ _MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 _OPEN_MESSAGE_FIELDS: Final = ("function_call", "audio", "tools")
 
 
-@dataclass(frozen=True, slots=True)
-class _Traits:
-    """What Dynamo finds out about a template by rendering probes with it."""
-
-    wants_parts: bool  # content as a string does not come through, as a list it does
-    prints_string_arguments: bool  # a tool call's arguments are printed as the string they are
-    refuses_later_system: bool  # a system message after the first raises: Dynamo makes it a user's
-    refuses_user_after_user: bool  # Dynamo joins the two
-
-
 class DynamoProfile:
     name: Final = "dynamo"
 
@@ -91,7 +81,7 @@ class DynamoProfile:
         self._template_kwargs = dict(template_kwargs)
         self._dedicated_renderer = dedicated_renderer
         self._traits = {
-            template.source: _probe(template, self._tokens, with_tools=tools)
+            template.source: probe(template, self._tokens, with_tools=tools)
             for tools in (True, False)
             if (template := templates.select(tools=tools)) is not None
         }
@@ -129,7 +119,7 @@ class DynamoProfile:
         )
 
     def _inexact(
-        self, request: ChatRequest, template: ChatTemplate, traits: _Traits
+        self, request: ChatRequest, template: ChatTemplate, traits: TemplateTraits
     ) -> Iterator[InexactReason]:
         """Every reason for doubt, the gravest first."""
         if self._dedicated_renderer:
@@ -175,7 +165,7 @@ def _reasoning(message: Message) -> JsonValue:
     return message.get("reasoning_content") or message.get("reasoning")
 
 
-def _message(message: Message, traits: _Traits) -> _Object:
+def _message(message: Message, traits: TemplateTraits) -> _Object:
     role = str(message["role"])
     values = dict(message)
     if (reasoning := values.pop("reasoning", None)) is not None:
@@ -194,7 +184,7 @@ def _message(message: Message, traits: _Traits) -> _Object:
     return {name: values[name] for name in _MESSAGE_FIELDS[role] if values.get(name) is not None}
 
 
-def _tool_call(call: _Object, traits: _Traits) -> _Object:
+def _tool_call(call: _Object, traits: TemplateTraits) -> _Object:
     function = call["function"]
     assert isinstance(function, dict)  # openai.parse saw to it
     arguments = function["arguments"]
@@ -264,41 +254,3 @@ def _template_arguments(kwargs: _Object, effort: str | None) -> tuple[_Object, b
     if effort_given is not None:
         thinking["reasoning_effort"] = effort_given
     return {**kwargs, **thinking}, True
-
-
-def _probe(template: ChatTemplate, tokens: Mapping[str, JsonValue], *, with_tools: bool) -> _Traits:
-    bare: _Object = {"add_generation_prompt": False}
-    probe_tool: _Object = {"name": "probe", "parameters": {}}
-    full: _Object = {**tokens, "tools": [_tool({"function": probe_tool})] if with_tools else None, **bare}
-
-    def rendered(variables: _Object, *messages: _Object) -> str | None:
-        try:
-            return template.render(messages, variables)
-        except Declined:
-            return None
-
-    def refuses(*messages: _Object) -> bool:
-        return rendered(full, *messages) is None
-
-    system: _Object = {"role": "system", "content": "s"}
-    user: _Object = {"role": "user", "content": "u"}
-    assistant: _Object = {"role": "assistant", "content": "a"}
-    text = "template_test"
-    as_parts = rendered(bare, {"role": "user", "content": [{"type": "text", "text": text}]}) or ""
-    as_string = rendered(bare, {"role": "user", "content": text}) or ""
-    arguments = '{"probe": "value"}'
-    call: _Object = {"id": "probe", "type": "function", "function": {"name": "probe", "arguments": arguments}}
-    called = rendered(
-        {**full, "add_generation_prompt": True},
-        user,
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "probe", "content": "r"},
-    )
-    takes_system = not refuses(system, user)
-    return _Traits(
-        wants_parts=text in as_parts and text not in as_string,
-        prints_string_arguments="arguments is string" in template.source and arguments in (called or ""),
-        refuses_later_system=takes_system
-        and (refuses(system, user, system) or refuses(system, user, assistant, system, user)),
-        refuses_user_after_user=takes_system and refuses(system, user, user),
-    )

@@ -74,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         chain_options = ChainOptions(
-            model=resolve(options.model), workers=options.workers, tokenext_processes=options.tokenext
+            model=resolve(options.model),
+            workers=options.workers,
+            tokenext_processes=options.tokenext,
+            # The pace of a real model, so that streaming looks as it does in life.
+            mocker_arguments=("--speedup-ratio", "1"),
         )
         logs = options.logs or _new_run_folder()
         logs.mkdir(parents=True, exist_ok=True)
@@ -122,8 +126,12 @@ def _demo(chain: Chain, console: Console) -> int:
     for row in rows:
         if not row.ok:
             console.print(f"{row.conversation}, turn {row.turn + 1}: {row.status} {row.error}", markup=False)
-    console.print(f"Conversations began on {demo.spread(rows)} of {len(chain.workers)} workers.")
     summary, everything = demo.summarise(rows)
+    console.print(f"Conversations began on {demo.spread(rows)} of {len(chain.workers)} workers.")
+    console.print(
+        f"{summary.prefix_routed_to_same_worker} of {sum(row.follow_up for row in rows)} later turns "
+        "went to the worker that holds the turns before."
+    )
     if not everything:
         console.print(f"Not everything held; logs are in {escape(str(chain.logs))}", style="red")
     print(summary.as_json(), flush=True)

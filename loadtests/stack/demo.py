@@ -171,7 +171,7 @@ async def run(chain: Chain, on_sent: Callable[[], None] = lambda: None) -> list[
 
 def table(rows: Iterable[Row]) -> Table:
     """For people, one line per request: beside what Envoy carried stands what the worker counted."""
-    shown = Table(header_style="bold", pad_edge=False)
+    shown = Table(header_style="bold")
     shown.add_column("conversation")
     shown.add_column("turn", justify="right")
     shown.add_column("reply")

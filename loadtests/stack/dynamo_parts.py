@@ -20,6 +20,7 @@ __all__ = ["BLOCK_SIZE", "ENDPOINT", "DynamoPlane", "frontend", "instance_id", "
 
 ENDPOINT: Final = "dyn.backend.generate"
 BLOCK_SIZE: Final = 16
+WORKERS: Final = "workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def mocker(
         ),
         env={**plane.env, "DYN_TCP_RPC_PORT": str(rpc_port)},
         ready=lambda: instance_id(plane.discovery, rpc_port) is not None,
+        group=WORKERS,
     )
 
 
@@ -104,6 +106,7 @@ def frontend(plane: DynamoPlane, name: str, model: Model, *, port: int, router_m
         ),
         env=plane.env,
         ready=http_answers(f"http://{LOOPBACK}:{port}/v1/models", having=lists_model),
+        group=WORKERS,
     )
 
 

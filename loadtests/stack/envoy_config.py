@@ -22,6 +22,7 @@ from loadtests.stack.envoy_api import (
     file_log,
     hcm,
     listener_api,
+    previous_hosts,
     protobuf,
     route_api,
     router,
@@ -162,6 +163,14 @@ def _routes(options: EnvoyOptions) -> route_api.RouteConfiguration:
     retry = route_api.RetryPolicy(
         retry_on="connect-failure,refused-stream",
         num_retries=options.retries,
+        # Beyond the list, round robin must not come back to the endpoint that just failed.
+        retry_host_predicate=[
+            route_api.RetryPolicyRetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=protobuf.Any.pack(previous_hosts.PreviousHostsPredicate()),
+            )
+        ],
+        host_selection_retry_max_attempts=5,
         retry_back_off=route_api.RetryPolicyRetryBackOff(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50)
         ),

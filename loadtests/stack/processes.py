@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -34,12 +35,16 @@ class StartError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """How to run one process. `env` is added to ours; without `ready` it is ready once it runs."""
+    """How to run one process. `env` is added to ours; without `ready` it is ready once it runs.
+
+    Neighbours of one `group` do not need each other to end well, so they end at the same time.
+    """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: Probe | None = None
+    group: str = ""
 
 
 class ManagedProcess:
@@ -104,10 +109,7 @@ class ManagedProcess:
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """SIGTERM, then SIGKILL after the grace."""
-        if self.running:
-            self.terminate()
-            if not self.wait(grace_seconds):
-                self.kill()
+        _stop_together([self], grace_seconds)
 
     def start_again(self) -> None:
         """Run the same command again, appending to its log. Readiness is the caller's to await."""
@@ -169,13 +171,27 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """End all, last started first, each after the one before it has gone. Safe to call again."""
+        """End all, last started first, each (or each group) once its successors are gone. Safe to call again.
+
+        SIGTERM first, and SIGKILL after the grace.
+        """
         try:
-            for process in reversed(self.processes.values()):
-                process.stop(grace_seconds)
+            for _, group in groupby(
+                reversed(self.processes.values()), key=lambda each: each.spec.group or each.name
+            ):
+                _stop_together(list(group), grace_seconds)
         finally:  # a second Ctrl-C cuts the grace short, never the end
             for process in reversed(self.processes.values()):
                 process.kill()
+
+
+def _stop_together(processes: list[ManagedProcess], grace_seconds: float) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + grace_seconds
+    for process in processes:
+        if not process.wait(max(0.0, deadline - time.monotonic())):
+            process.kill()
 
 
 def _story(process: ManagedProcess, what: str) -> str:

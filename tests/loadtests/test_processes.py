@@ -118,6 +118,28 @@ def test_processes_end_in_reverse_order(tmp_path):
     assert ended["third"] < ended["second"] < ended["first"]
 
 
+def test_neighbours_of_a_group_end_at_the_same_time(tmp_path):
+    code = """
+        import signal, sys, time
+        def end(*_):
+            time.sleep(0.5)
+            sys.exit()
+        signal.signal(signal.SIGTERM, end)
+        print("up", flush=True)
+        time.sleep(600)
+    """
+    with Supervisor(tmp_path) as supervisor:
+        for name in ("one", "two", "three", "four"):
+            log = tmp_path / f"{name}.log"
+            supervisor.start(
+                python(name, code, ready=lambda log=log: log.read_text() == "up\n", group="siblings")
+            )
+        supervisor.wait_ready(supervisor.processes.values(), deadline_seconds=PATIENCE_SECONDS)
+        started = time.monotonic()
+    assert time.monotonic() - started < 1.5
+    assert all(each.exit_code == 0 for each in supervisor.processes.values())
+
+
 def test_a_process_deaf_to_sigterm_is_killed_after_the_grace(tmp_path):
     code = """
         import signal, time
