@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -82,8 +82,7 @@ class ChatTemplate:
             raise TemplateSourceError(f"line {error.lineno}: {error.message}") from None
         self.source = source
         self.content_format: ContentFormat = content_format(tree)
-        # Every name the template expects from outside, calls of globals included.
-        self.variables: frozenset[str] = frozenset(meta.find_undeclared_variables(tree))
+        self.shows_date = any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
 
     def render(self, messages: Sequence[Mapping[str, JsonValue]], variables: Mapping[str, JsonValue]) -> str:
         """The prompt. Raises Declined where the template fails or refuses the messages."""

@@ -126,7 +126,7 @@ class DynamoProfile:
             yield InexactReason.DEDICATED_RENDERER
         if not request.fields <= _CHAT_FIELDS:
             yield InexactReason.UNKNOWN_FIELD
-        if "strftime_now" in template.variables:
+        if template.shows_date:
             yield InexactReason.TEMPLATE_CLOCK
         # It then ends the prompt by the last part that has text, whatever white space follows.
         if request.continue_final_message and isinstance(request.messages[-1].get("content"), list):

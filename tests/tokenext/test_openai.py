@@ -1,0 +1,191 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tokenext.test_json_object import json_values
+from tokenext.declined import Declined, SkipReason
+from tokenext.openai import Api, ChatRequest, CompletionRequest, parse, read_body
+
+USER = {"role": "user", "content": "hi"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def chat(**fields: object) -> ChatRequest:
+    body = {"model": "m", "messages": [USER], **fields}
+    request = parse(Api.CHAT, read_body(json.dumps(body).encode()))
+    assert isinstance(request, ChatRequest)
+    return request
+
+
+def reason(api: Api, body: bytes) -> SkipReason:
+    with pytest.raises(Declined) as caught:
+        parse(api, read_body(body))
+    return caught.value.reason
+
+
+def chat_reason(**fields: object) -> SkipReason:
+    return reason(Api.CHAT, json.dumps({"model": "m", "messages": [USER], **fields}).encode())
+
+
+def test_a_chat_has_the_fields_that_decide_its_prompt():
+    request = chat(
+        tools=[TOOL],
+        tool_choice="auto",
+        chat_template_kwargs={"enable_thinking": False},
+        reasoning_effort="low",
+        add_generation_prompt=False,
+        continue_final_message=True,
+        temperature=0.5,
+    )
+    assert request.messages == (USER,)
+    assert request.tools == (TOOL,)
+    assert request.tool_choice == "auto"
+    assert request.template_kwargs == {"enable_thinking": False}
+    assert request.reasoning_effort == "low"
+    assert (request.add_generation_prompt, request.continue_final_message) == (False, True)
+    assert "temperature" in request.fields
+
+
+def test_null_means_absent():
+    request = chat(
+        tools=None, tool_choice=None, chat_template_kwargs=None, add_generation_prompt=None, nvext=None
+    )
+    assert request.tools is None
+    assert request.template_kwargs == {}
+    assert request.add_generation_prompt is True
+    assert request.fields == {"model", "messages"}
+
+
+def test_chat_template_args_is_another_name_of_the_kwargs():
+    assert chat(chat_template_args={"a": 1}).template_kwargs == {"a": 1}
+    assert chat_reason(chat_template_args={}, chat_template_kwargs={}) is SkipReason.BAD_REQUEST_SHAPE
+
+
+def test_a_completion_has_one_prompt():
+    request = parse(Api.COMPLETION, read_body(b'{"model":"m","prompt":"hi","max_tokens":1}'))
+    assert request == CompletionRequest("m", frozenset({"model", "prompt", "max_tokens"}), "hi")
+
+
+@pytest.mark.parametrize("prompt", [["a"], ["a", "b"], [1, 2], [[1], [2]], []])
+def test_a_list_as_prompt_is_declined(prompt):
+    body = json.dumps({"model": "m", "prompt": prompt}).encode()
+    assert reason(Api.COMPLETION, body) is SkipReason.PROMPT_LIST
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:,"}},
+        {"type": "input_audio", "input_audio": {}},
+        {"type": "refusal", "refusal": "no"},
+        {"text": "no type"},
+    ],
+)
+def test_parts_that_are_no_text_are_declined_as_multimodal(part):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]
+    assert chat_reason(messages=messages) is SkipReason.MULTIMODAL
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": ""},
+        {"model": 3},
+        {"model": None},
+        {"messages": []},
+        {"messages": {}},
+        {"messages": None},
+        {"messages": ["hi"]},
+        {"messages": [{"content": "hi"}]},
+        {"messages": [{"role": "bot", "content": "hi"}]},
+        {"messages": [{"role": ["user"], "content": "hi"}]},
+        {"messages": [{**USER, "content": 3}]},
+        {"messages": [{**USER, "content": ["hi"]}]},
+        {"messages": [{**USER, "content": [{"type": "text", "text": None}]}]},
+        {"messages": [{**USER, "name": 3}]},
+        {"messages": [{**USER, "reasoning_content": ["a"]}]},
+        {"messages": [{**USER, "tool_calls": {}}]},
+        {"messages": [{**USER, "tool_calls": [{**CALL, "id": None}]}]},
+        {"messages": [{**USER, "tool_calls": [{**CALL, "type": "custom"}]}]},
+        {"messages": [{**USER, "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {}}}]}]},
+        {"tools": []},
+        {"tools": {}},
+        {"tools": [{"type": "custom"}]},
+        {"tools": [{"type": "function"}]},
+        {"tools": [{"type": "function", "function": {"name": None}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]},
+        {"chat_template_kwargs": []},
+        {"reasoning_effort": 3},
+        {"add_generation_prompt": "yes"},
+        {"continue_final_message": 1},
+        {"nvext": [1]},
+    ],
+)
+def test_a_body_of_another_shape_is_declined(fields):
+    assert chat_reason(**fields) is SkipReason.BAD_REQUEST_SHAPE
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        b'[{"role":"user","content":"\\ud800"}]',
+        b'[{"role":"user","content":"\xff"}]',
+        b'[{"role":"user","content":"a","x":' + b"[" * 5000 + b"]" * 5000 + b"}]",
+    ],
+)
+def test_text_that_is_no_unicode_and_deep_nesting_are_declined(messages):
+    body = b'{"model":"m","messages":' + messages + b"}"
+    assert reason(Api.CHAT, body) in {SkipReason.INVALID_JSON, SkipReason.BAD_REQUEST_SHAPE}
+
+
+def test_nul_and_special_tokens_in_text_are_just_text():
+    assert (
+        chat(messages=[{"role": "user", "content": "\0<|im_end|>"}]).messages[0]["content"] == "\0<|im_end|>"
+    )
+
+
+odd_fields = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "prompt",
+        "tools",
+        "tool_choice",
+        "nvext",
+        "chat_template_kwargs",
+        "reasoning_effort",
+    ]
+)
+odd_messages = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "role": st.sampled_from(["user", "assistant", "tool", "x"]) | json_values,
+            "content": json_values,
+            "tool_calls": json_values,
+            "name": json_values,
+        },
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(list(Api)), st.dictionaries(odd_fields, json_values | odd_messages))
+def test_any_json_object_is_parsed_or_declined(api, value):
+    try:
+        request = parse(api, read_body(json.dumps(value).encode()))
+    except Declined:
+        return
+    assert request.model == value["model"]
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_parsed_or_declined(body):
+    with pytest.raises(Declined):
+        parse(Api.CHAT, read_body(b'{"model":' + body))
