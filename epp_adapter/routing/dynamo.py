@@ -91,7 +91,7 @@ class DynamoStrategy:
         self._held.add(booking_id)
         choosing = asyncio.create_task(self._router.best_worker(booking_id, token_ids))
         try:
-            return await choosing
+            return await asyncio.shield(choosing)
         except asyncio.CancelledError:
             self._own(self._free_once_booked(booking_id, choosing), self._abandoned)
             raise
