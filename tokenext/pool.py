@@ -44,14 +44,15 @@ class TokenizationPool:
             self._held += 1
         abandoned = Event()
         try:
-            future = self._executor.submit(self._work, job, abandoned)
+            result = asyncio.wrap_future(self._executor.submit(self._work, job, abandoned))
         except RuntimeError:  # closed: the process is going down
             self._release()
             raise Declined(SkipReason.QUEUE_FULL) from None
+        result.add_done_callback(_heed)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 # Shielded: a cancelled future would never run, so never give its place back.
-                return await asyncio.shield(asyncio.wrap_future(future))
+                return await asyncio.shield(result)
         except TimeoutError:
             raise Declined(SkipReason.DEADLINE) from None
         finally:
@@ -72,3 +73,9 @@ class TokenizationPool:
     def _release(self) -> None:
         with self._lock:
             self._held -= 1
+
+
+def _heed(result: "asyncio.Future[T]") -> None:
+    """Take note of an abandoned job's error, so that asyncio does not complain that nobody did."""
+    if not result.cancelled():
+        result.exception()

@@ -102,6 +102,7 @@ def test_other_threads_go_on_while_a_long_text_is_encoded(engine):
     text = "The quick brown fox, 42 times; jumps over <|im_end|> lazy dogs.\n" * 16_000  # 1 MB
 
     def progress(busy: bool) -> float:
+        """Ticks of another thread per second."""
         ticks = 0
         stop = threading.Event()
 
@@ -113,7 +114,7 @@ def test_other_threads_go_on_while_a_long_text_is_encoded(engine):
         ticker = threading.Thread(target=tick)
         started = time.perf_counter()
         ticker.start()
-        while (passed := time.perf_counter() - started) < 0.3:
+        while (passed := time.perf_counter() - started) < 0.15:
             if busy:
                 engine.encode(text, add_special_tokens=False)
             else:
@@ -123,8 +124,9 @@ def test_other_threads_go_on_while_a_long_text_is_encoded(engine):
         ticker.join()
         return counted / passed
 
-    idle = max(progress(busy=False) for _ in range(2))
-    assert max(progress(busy=True) for _ in range(3)) > 0.12 * idle
+    # Taken in turns, so that whatever else the machine does weighs on both.
+    rounds = [(progress(busy=False), progress(busy=True)) for _ in range(4)]
+    assert sum(busy for _, busy in rounds) > 0.12 * sum(idle for idle, _ in rounds)
 
 
 @pytest.mark.parametrize("name", ["huggingface", "fastokens"])

@@ -1,0 +1,92 @@
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from extproc.settings_file import SettingsError
+from tests.tokenext.model_dirs import CHAT_TEMPLATE
+from tokenext.catalog import Catalog
+from tokenext.loading import load_catalog
+from tokenext.openai import Api, parse, read_body
+from tokenext.profiles import InexactReason
+from tokenext.settings import decode
+
+
+def load(*models: dict) -> Catalog:
+    settings = decode(json.dumps({"listen": "127.0.0.1:1", "models": models}).encode(), source="t.yaml")
+    return load_catalog(settings, source="t.yaml", now=lambda: datetime.now(UTC))
+
+
+def problem(*models: dict) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(*models)
+    return str(caught.value)
+
+
+@pytest.fixture
+def copy(model_dir: Path, tmp_path: Path) -> Path:
+    """A model directory to break."""
+    return shutil.copytree(model_dir, tmp_path / "model")
+
+
+def test_a_model_is_loaded_whole(model_dir):
+    catalog = load(
+        {"name": "m", "aliases": ["a"], "source": str(model_dir), "handoff": "dynamo", "max_length": 9}
+    )
+    model = catalog.find("a")
+    assert model is not None
+    assert (model.name, model.handoff, model.max_length) == ("m", "dynamo", 9)
+    assert (model.engine.name, model.profile.name) == ("fastokens", "dynamo")
+    body = read_body(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+    prompt = model.profile.chat(parse(Api.CHAT, body))
+    assert prompt.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_template_of_the_operator_is_used_and_changes_the_digest(model_dir, tmp_path):
+    own = tmp_path / "own.jinja"
+    own.write_text(CHAT_TEMPLATE + "!")
+    plain, other = (
+        load({"name": "m", "source": str(model_dir), **extra}).models[0]
+        for extra in ({}, {"chat_template": str(own)})
+    )
+    body = read_body(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+    assert other.profile.chat(parse(Api.CHAT, body)).text.endswith("assistant\n!")
+    assert plain.digest != other.digest
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v3", "deepseek_v32", "gpt_oss"])
+def test_models_that_engines_have_code_of_their_own_for_are_never_exact(copy, model_type):
+    (copy / "config.json").write_text(json.dumps({"model_type": model_type}))
+    model = load({"name": "m", "source": str(copy)}).models[0]
+    body = read_body(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+    assert model.profile.chat(parse(Api.CHAT, body)).inexact is InexactReason.DEDICATED_RENDERER
+
+
+def test_a_missing_directory_names_file_and_key():
+    assert problem({"name": "m", "source": "/no/such"}).startswith(
+        "t.yaml: models[0].source: '/no/such' is neither"
+    )
+
+
+def test_a_broken_tokenizer_names_its_file(copy):
+    (copy / "tokenizer.json").write_text("{}")
+    assert problem({"name": "m", "source": str(copy)}).startswith(
+        f"{copy}/tokenizer.json: is no usable tokenizer: "
+    )
+
+
+def test_a_template_that_does_not_compile_is_named_with_its_line(copy, model_dir):
+    (copy / "chat_template.jinja").write_text("a\n{% if %}")
+    told = problem({"name": "fine", "source": str(model_dir)}, {"name": "m", "source": str(copy)})
+    assert told.startswith(f"t.yaml: models[1]: the chat template of {copy} cannot be compiled: line 2: ")
+
+
+def test_an_engine_that_cannot_serve_the_model_is_named(copy):
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["model"] = {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"}
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    told = problem({"name": "m", "source": str(copy), "engine": "fastokens"})
+    assert told.startswith("t.yaml: models[0].engine: fastokens does not take this tokenizer: ")
+    assert load({"name": "m", "source": str(copy)}).models[0].engine.name == "huggingface"

@@ -1,0 +1,199 @@
+"""The command line, and one whole process over gRPC."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
+from google.protobuf import json_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extproc import token_metadata
+from tokenext.__main__ import main
+
+BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+
+
+@pytest.fixture
+def config(tmp_path: Path, model_dir: Path) -> Path:
+    path = tmp_path / "tokenext.yaml"
+    write(path, model_dir)
+    return path
+
+
+def write(path: Path, source: Path, *, names: tuple[str, ...] = ("m",), **extra: object) -> None:
+    models = [{"name": name, "source": str(source), "handoff": "dynamo"} for name in names]
+    path.write_text(json.dumps({"listen": f"unix:{path.parent}/s", "models": models, **extra}))
+
+
+class TestCommandLine:
+    def test_check_tells_what_it_loaded(self, config, capsys):
+        assert main(["serve", "--config", str(config), "--check"]) == 0
+        told = capsys.readouterr().out
+        assert "m: fastokens, agrees with the reference" in told
+        assert "hand-off dynamo, sha256:" in told
+
+    @pytest.mark.parametrize("check", [True, False])
+    def test_unusable_settings_are_one_line_that_says_where(self, config, model_dir, capsys, check):
+        write(config, model_dir, admin="nowhere")
+        status = main(["serve", "--config", str(config), *(["--check"] if check else [])])
+        assert status == (1 if check else 2)
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err == f"tokenext: {config}: admin: must be host:port, as in 127.0.0.1:9000\n"
+
+    def test_a_missing_file_is_named(self, capsys):
+        assert main(["serve", "--config", "/no/such.yaml"]) == 2
+        assert (
+            capsys.readouterr().err == "tokenext: /no/such.yaml: cannot be read: No such file or directory\n"
+        )
+
+    def test_a_bad_address_on_the_command_line_is_named(self, config, capsys):
+        assert main(["serve", "--config", str(config), "--listen", "here"]) == 2
+        assert capsys.readouterr().err.startswith("tokenext: --listen: here: must be unix:/path or host:port")
+
+    def test_an_address_in_use_is_an_error_not_a_trace(self, config, capsys):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            assert main(["serve", "--config", str(config), "--admin", address]) == 2
+        assert capsys.readouterr().err.startswith(f"tokenext: admin: cannot listen on {address}: ")
+
+    def test_help_shows_a_settings_file(self, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(["serve", "--help"])
+        assert caught.value.code == 0
+        told = capsys.readouterr().out
+        assert "listen: 127.0.0.1:9000" in told
+        assert "SIGHUP" in told
+
+
+class Process:
+    """A running `tokenext serve`."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.admin = f"127.0.0.1:{free.getsockname()[1]}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tokenext", "serve", "--config", str(config), "--admin", self.admin],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        self.address = f"unix:{config.parent}/s"
+
+    def line(self, event: str) -> dict:
+        """The next line of the log that tells of `event`."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told = json.loads(line)
+            if told["event"] == event:
+                return told
+        raise AssertionError(f"the process ended without {event}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as response:
+            return response.read().decode()
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self._process.wait(10)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+@pytest.fixture
+def process(config: Path) -> Iterator[Process]:
+    process = Process(config)
+    try:
+        process.line("serving")
+        yield process
+    finally:
+        process.close()
+
+
+@pytest.fixture
+async def channel(process: Process) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        yield channel
+
+
+async def send(channel: grpc.aio.Channel, body: bytes) -> list[ext_proc.ProcessingResponse]:
+    """One buffered request as Envoy sends it; both answers."""
+    mode = processing_mode_pb2.ProcessingMode
+    headers = ext_proc.ProcessingRequest(
+        protocol_config=ext_proc.ProtocolConfiguration(request_body_mode=mode.BUFFERED)
+    )
+    for name, value in {":method": "POST", ":path": "/v1/chat/completions"}.items():
+        headers.request_headers.headers.headers.add(key=name, raw_value=value.encode())
+    whole = ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(body=body, end_of_stream=True))
+    stream = ext_proc_grpc.ExternalProcessorStub(channel).Process()
+    answers = []
+    for message in (headers, whole):
+        await stream.write(message)
+        answers.append(await asyncio.wait_for(stream.read(), 10))
+    await stream.done_writing()
+    return answers
+
+
+@pytest.mark.integration
+class TestServing:
+    async def test_a_request_is_tokenized_counted_and_logged(self, process, channel):
+        _, answer = await send(channel, BODY)
+        metadata = json_format.MessageToDict(answer.dynamic_metadata)
+        record = token_metadata.decode(metadata["tokenext"]["record"])
+        body = answer.request_body.response.body_mutation.body
+        assert json.loads(body)["nvext"]["token_data"] == record.token_ids.as_array().tolist()
+        told = await asyncio.to_thread(process.line, "exchange")
+        assert (told["model"], told["outcome"]) == ("m", "tokenized")
+        metrics = await asyncio.to_thread(process.metrics)
+        assert 'tokenext_requests_total{model="m",outcome="tokenized",reason=""} 1.0' in metrics
+        assert "tokenext_queue_requests 0.0" in metrics
+
+    async def test_it_is_ready_when_its_models_are_loaded(self, process, channel):
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service="readiness"))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    async def test_a_reload_brings_new_models_and_a_bad_one_changes_nothing(
+        self, process, channel, model_dir
+    ):
+        other = BODY.replace(b'"m"', b'"n"')
+        assert not (await send(channel, other))[1].HasField("dynamic_metadata")
+        write(process.config, model_dir, names=("m", "n"))
+        process.signal(signal.SIGHUP)
+        await asyncio.to_thread(process.line, "reloaded")
+        assert (await send(channel, other))[1].HasField("dynamic_metadata")
+        process.config.write_text("models: 3")
+        process.signal(signal.SIGHUP)
+        told = await asyncio.to_thread(process.line, "reload_failed")
+        assert told["problem"].startswith(f"{process.config}: ")
+        assert (await send(channel, other))[1].HasField("dynamic_metadata")
+        metrics = await asyncio.to_thread(process.metrics)
+        assert 'tokenext_reloads_total{outcome="failed"} 1.0' in metrics
+        assert 'tokenext_reloads_total{outcome="loaded"} 1.0' in metrics
+
+    async def test_it_stops_when_told_to(self, process):
+        assert await asyncio.to_thread(process.stop) == 0
+        assert process.line("stopped") == {"event": "stopped"}

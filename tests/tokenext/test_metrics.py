@@ -1,0 +1,75 @@
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.tokenext.models import fake_model
+from tokenext.catalog import Catalog
+from tokenext.metrics import PrometheusObserver
+from tokenext.observer import ExchangeRecord, Outcome, Stage
+
+TOKENIZED = ExchangeRecord(
+    "m",
+    Outcome.TOKENIZED,
+    handed_off=True,
+    engine_exact=True,
+    prompt_tokens=100,
+    seconds={Stage.RENDER: 0.002},
+)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def test_exchanges_are_counted_by_model_outcome_and_reason(registry):
+    observer = PrometheusObserver(registry)
+    observer.exchanged(TOKENIZED)
+    observer.exchanged(TOKENIZED)
+    observer.exchanged(ExchangeRecord("other", Outcome.PASSED, "unknown_model"))
+    value = registry.get_sample_value
+    labels = {"model": "m", "outcome": "tokenized", "reason": ""}
+    assert value("tokenext_requests_total", labels) == 2
+    labels = {"model": "other", "outcome": "passed", "reason": "unknown_model"}
+    assert value("tokenext_requests_total", labels) == 1
+    assert value("tokenext_handoffs_total", {"model": "m"}) == 2
+
+
+def test_stages_and_prompt_lengths_are_distributions(registry):
+    observer = PrometheusObserver(registry)
+    observer.exchanged(TOKENIZED)
+    value = registry.get_sample_value
+    assert value("tokenext_stage_duration_seconds_count", {"stage": "render"}) == 1
+    assert value("tokenext_stage_duration_seconds_sum", {"stage": "render"}) == pytest.approx(0.002)
+    assert value("tokenext_stage_duration_seconds_count", {"stage": "encode"}) is None
+    assert value("tokenext_prompt_tokens_sum", {"model": "m"}) == 100
+
+
+def test_what_passed_has_no_prompt_length(registry):
+    PrometheusObserver(registry).exchanged(ExchangeRecord("m", Outcome.PASSED, "deadline"))
+    assert registry.get_sample_value("tokenext_prompt_tokens_count", {"model": "m"}) is None
+
+
+def test_reloads_are_counted_from_zero(registry):
+    observer = PrometheusObserver(registry)
+    value = registry.get_sample_value
+    assert value("tokenext_reloads_total", {"outcome": "failed"}) == 0
+    observer.reload_failed("why")
+    observer.reloaded(Catalog([fake_model("m")]))
+    assert value("tokenext_reloads_total", {"outcome": "failed"}) == 1
+    assert value("tokenext_reloads_total", {"outcome": "loaded"}) == 1
+
+
+def test_the_models_in_use_are_shown_with_their_engine(registry):
+    observer = PrometheusObserver(registry)
+    observer.show_models(Catalog([fake_model("gone")]))
+    observer.reloaded(Catalog([fake_model("m")]))
+    shown = {"engine": "fake", "profile": "plain", "handoff": "dynamo"}
+    assert registry.get_sample_value("tokenext_model_info", {"model": "m", **shown}) == 1
+    assert registry.get_sample_value("tokenext_model_info", {"model": "gone", **shown}) is None
+
+
+def test_the_queue_is_read_when_it_is_scraped(registry):
+    held = [0]
+    PrometheusObserver(registry).watch_queue(lambda: held[0])
+    held[0] = 5
+    assert registry.get_sample_value("tokenext_queue_requests") == 5
