@@ -138,35 +138,46 @@ def spread(rows: Iterable[Row]) -> int:
 
 
 async def run(chain: Chain, on_sent: Callable[[], None] = lambda: None) -> list[Row]:
-    """All conversations at the same time, as clients would; the turns of each one after another."""
+    """Begin all conversations at the same time, so that they spread; then take the later turns one by one.
+
+    One by one, because a router weighs load against prefixes: with others in flight it may rightly send a
+    turn away from its prefix, and the demo could not tell that from a mistake.
+    """
+    talks = conversations()
     sent: list[Sent] = []
     async with aiohttp.ClientSession() as session:
 
-        async def talk(conversation: Conversation) -> None:
-            for turn in range(conversation.turns):
-                if turn:
-                    await asyncio.sleep(THINK_SECONDS)
-                streamed = turn % 2 == 1
-                body: dict[str, object] = {
-                    "model": chain.options.model.name,
-                    "max_tokens": MAX_TOKENS,
-                    **conversation.body(turn),
-                }
-                if streamed:
-                    body |= {"stream": True, "stream_options": {"include_usage": True}}
-                reply = await send(session, chain.url + conversation.path, body)
-                conversation.heard(turn, reply.text)
-                sent.append(Sent(conversation.name, turn, streamed, reply))
-                on_sent()
+        async def take(conversation: Conversation, turn: int) -> None:
+            sent.append(await _take(session, chain, conversation, turn))
+            on_sent()
 
-        talks = conversations()
-        await asyncio.gather(*(talk(conversation) for conversation in talks))
+        await asyncio.gather(*(take(conversation, 0) for conversation in talks))
+        for turn in range(1, max(conversation.turns for conversation in talks)):
+            await asyncio.sleep(THINK_SECONDS)
+            for conversation in talks:
+                if turn < conversation.turns:
+                    await take(conversation, turn)
     order = {conversation.name: position for position, conversation in enumerate(talks)}
     sent.sort(key=lambda each: (order[each.conversation], each.turn))
     # Waiting for Envoy's log blocks, and nothing else is going on.
     entries = chain.access_log.wait_for({each.reply.request_id for each in sent})
     workers = {str(worker.address): worker.index for worker in chain.workers}
     return join(sent, entries, workers)
+
+
+async def _take(session: aiohttp.ClientSession, chain: Chain, conversation: Conversation, turn: int) -> Sent:
+    """Send one turn; every second one is streamed."""
+    streamed = turn % 2 == 1
+    body: dict[str, object] = {
+        "model": chain.options.model.name,
+        "max_tokens": MAX_TOKENS,
+        **conversation.body(turn),
+    }
+    if streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    reply = await send(session, chain.url + conversation.path, body)
+    conversation.heard(turn, reply.text)
+    return Sent(conversation.name, turn, streamed, reply)
 
 
 def table(rows: Iterable[Row]) -> Table:

@@ -1,8 +1,8 @@
 """Start processes, wait until they are ready, and leave none behind.
 
 Every process gets a log file, a session of its own (so Ctrl-C reaches only us, and we decide the order of the
-end) and a parent-death signal (so none outlives us, however we die). Start a Supervisor's processes from a
-thread that lives as long as they should: Linux ties the parent-death signal to the thread.
+end) and a parent-death signal (so none outlives us, however we die). Linux ties that signal to the thread that
+forked, so a Supervisor forks on a thread of its own, which lives as long as its processes may.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -50,10 +51,12 @@ class ProcessSpec:
 class ManagedProcess:
     """One process and its log. It may be killed and started again under the same name."""
 
-    def __init__(self, spec: ProcessSpec, log: Path) -> None:
+    def __init__(self, spec: ProcessSpec, log: Path, forks: Executor) -> None:
+        """`forks` runs what forks; its threads must outlive the process."""
         self.spec = spec
         self.log = log
-        self._popen = self._spawn()
+        self._forks = forks
+        self._popen = forks.submit(self._spawn).result()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         guarded = [sys.executable, "-I", "-S", str(TRAMPOLINE), str(os.getpid()), *self.spec.command]
@@ -115,7 +118,7 @@ class ManagedProcess:
         """Run the same command again, appending to its log. Readiness is the caller's to await."""
         if self.running:
             raise RuntimeError(f"{self.name} is still running")
-        self._popen = self._spawn()
+        self._popen = self._forks.submit(self._spawn).result()
 
     def _signal(self, number: signal.Signals) -> None:
         # The whole group: what it started goes with it. Until it is waited for, its id cannot be another's.
@@ -131,6 +134,7 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = logs
         self.processes: dict[str, ManagedProcess] = {}
+        self._forks = ThreadPoolExecutor(1, thread_name_prefix="fork")
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +148,7 @@ class Supervisor:
         """Start it and return at once; `wait_ready` waits for as many as there are, together."""
         if spec.name in self.processes:
             raise ValueError(f"there is a process named {spec.name} already")
-        process = ManagedProcess(spec, self.logs / f"{spec.name}.log")
+        process = ManagedProcess(spec, self.logs / f"{spec.name}.log", self._forks)
         self.processes[spec.name] = process
         return process
 
@@ -183,6 +187,7 @@ class Supervisor:
         finally:  # a second Ctrl-C cuts the grace short, never the end
             for process in reversed(self.processes.values()):
                 process.kill()
+            self._forks.shutdown()
 
 
 def _stop_together(processes: list[ManagedProcess], grace_seconds: float) -> None:
