@@ -44,7 +44,6 @@ POLL_SECONDS: Final = 0.05
 class Chain:
     """Runs from `start` to `stop`. `logs` gets a log per process, all configuration and Envoy's access log.
 
-    Start it from a thread that lives as long as the chain shall (see `processes`).
     """
 
     def __init__(

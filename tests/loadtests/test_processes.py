@@ -189,6 +189,18 @@ def test_a_killed_process_can_be_started_again_and_its_log_goes_on(tmp_path):
             process.start_again()
 
 
+def test_a_process_started_from_a_thread_outlives_that_thread(tmp_path):
+    """Linux ties the parent-death signal to the thread that forked."""
+    with Supervisor(tmp_path) as supervisor:
+        started = []
+        thread = threading.Thread(target=lambda: started.append(supervisor.start(sleeper("sleeper"))))
+        thread.start()
+        thread.join()
+        supervisor.wait_ready(started, deadline_seconds=PATIENCE_SECONDS)
+        time.sleep(0.2)
+        assert started[0].running
+
+
 def test_two_processes_of_one_name_are_refused(tmp_path):
     with Supervisor(tmp_path) as supervisor:
         supervisor.start(sleeper("twin"))
