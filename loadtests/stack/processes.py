@@ -1,8 +1,8 @@
 """Start processes, wait until they are ready, and leave none behind.
 
 Every process gets a log file, a session of its own (so Ctrl-C reaches only us, and we decide the order of the
-end) and a parent-death signal (so none outlives us, however we die). Linux ties that signal to the thread that
-forked, so a Supervisor forks on a thread of its own, which lives as long as its processes may.
+end) and a parent-death signal (so none outlives us, however we die). Linux ties that signal to the thread
+that forked, so a Supervisor forks on a thread of its own, which lives as long as its processes may.
 """
 
 import contextlib
