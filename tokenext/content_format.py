@@ -118,8 +118,6 @@ def _macro_parameters(template: nodes.Template, is_content: _Predicate) -> set[s
 def _targets(target: nodes.Node) -> Iterator[str]:
     if isinstance(target, nodes.Name):
         yield target.name
-    elif isinstance(target, nodes.NSRef):  # namespace attributes go by their own name: near enough
-        yield target.attr
     elif isinstance(target, nodes.Tuple):
         for item in target.items:
             yield from _targets(item)
