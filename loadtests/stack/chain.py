@@ -42,7 +42,7 @@ POLL_SECONDS: Final = 0.05
 
 
 class Chain:
-    """Runs from `start` to `stop`. `logs` gets a log per process, all configuration and Envoy's access log."""
+    """Runs from `start` to `stop`. `logs` gets a log per process, all configuration, and the access log."""
 
     def __init__(
         self,

@@ -216,6 +216,15 @@ def test_processes_may_be_stopped_twice(tmp_path):
     assert not process.running
 
 
+def test_a_process_outlives_the_thread_that_asked_for_it(tmp_path):
+    with Supervisor(tmp_path) as supervisor:
+        thread = threading.Thread(target=lambda: supervisor.start(sleeper("lasting")))
+        thread.start()
+        thread.join()
+        process = supervisor.processes["lasting"]
+        assert not process.wait(0.3)
+
+
 def test_an_exception_in_the_block_leaves_no_process(tmp_path):
     pids = []
 
