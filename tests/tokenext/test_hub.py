@@ -83,6 +83,6 @@ def test_what_the_hub_refuses_is_told_apart(monkeypatch, kind, expected):
 
 
 def test_offline_without_a_cache_is_a_clear_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert "the hub cannot be reached" in problem("org/name-that-is-not-there")
