@@ -186,6 +186,7 @@ async def _serve(settings: Settings, config: Path) -> None:
         if settings.admin is not None:
             host, port = listen_address(settings.admin)
             http, thread = start_http_server(port, host, registry)
+            _log.info("metrics on %s:%d", host, http.server_port)
             stack.callback(thread.join)
             stack.callback(http.server_close)
             stack.callback(http.shutdown)

@@ -102,7 +102,7 @@ def stop(running: "subprocess.Popen[bytes]") -> int:
 
 
 def write_model(folder: Path) -> None:
-    """A byte-level BPE and the files that a mocker wants beside it; trained here, so nothing is downloaded."""
+    """A byte-level BPE and the files that a mocker wants beside it; trained here, nothing is downloaded."""
     folder.mkdir()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

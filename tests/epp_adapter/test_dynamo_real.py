@@ -57,7 +57,7 @@ async def workers(client):
 @pytest.fixture
 async def candidates(client, workers, deployed):
     async with asyncio.timeout(SETTLE_SECONDS):
-        while len(await client._router.get_potential_loads([1])) < deployed.workers:
+        while len(await client._router.get_potential_loads([1])) < deployed.workers:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return tuple(
         Endpoint(f"127.0.0.1:{8000 + number}", instance)
@@ -220,7 +220,7 @@ async def test_clients_that_leave_at_random_leave_no_booking(client, strategy, c
             task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     async with asyncio.timeout(SETTLE_SECONDS):
-        while strategy.bookings_active:
+        while strategy.bookings_active:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.01)
     assert (await booked(client), await prefilling(client)) == (0, 0)
 

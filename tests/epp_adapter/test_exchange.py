@@ -74,7 +74,12 @@ def ready(headers=None, record=None, hint=None, namespace="tokenext") -> Request
         metadata[wellknown.SUBSET_NAMESPACE] = {wellknown.SUBSET_KEY: hint}
     return RequestReady(
         headers=Headers(
-            {":method": "POST", ":path": "/v1/chat/completions", "x-request-id": REQUEST_ID, **(headers or {})}
+            {
+                ":method": "POST",
+                ":path": "/v1/chat/completions",
+                "x-request-id": REQUEST_ID,
+                **(headers or {}),
+            }
         ),
         body=None,
         metadata=StaticMetadata(metadata),
@@ -227,7 +232,8 @@ async def test_a_missing_request_id_is_minted_and_sent_on(bench):
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [(REQUEST_ID, REQUEST_ID), ("my secret", ""), ("x" * 10_000, ""), (REQUEST_ID + "1", "")]
+    ("given", "kept"),
+    [(REQUEST_ID, REQUEST_ID), ("my secret", ""), ("x" * 10_000, ""), (REQUEST_ID + "1", "")],
 )
 async def test_a_clients_request_id_is_reported_only_if_it_is_a_uuid(bench, given, kept):
     exchange = bench.exchange()

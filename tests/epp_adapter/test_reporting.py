@@ -103,9 +103,6 @@ def test_fallbacks_are_logged_with_their_reason(lines):
 
 
 def test_an_exception_stays_on_one_line(lines):
-    try:
-        raise ValueError("first\nsecond")
-    except ValueError:
-        logging.getLogger("epp_adapter").exception("it failed")
+    logging.getLogger("epp_adapter").error("it failed", exc_info=ValueError("first\nsecond"))
     assert lines[0]["message"] == "it failed"
     assert "first\nsecond" in lines[0]["exception"]

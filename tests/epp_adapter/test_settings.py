@@ -56,15 +56,24 @@ def test_a_chain_is_the_named_strategy_then_the_others_of_the_fallback():
     ("change", "message"),
     [
         (("default_strategy: dynamo", "default_strategy: dynmo"), "default_strategy: 'dynmo' is none of the"),
-        (("fallback: [round-robin]", "fallback: [rr]"), "fallback[0]: 'rr' is none of the strategies (dynamo, "),
+        (
+            ("fallback: [round-robin]", "fallback: [rr]"),
+            "fallback[0]: 'rr' is none of the strategies (dynamo, ",
+        ),
         (("fallback: [round-robin]", "fallback: [dynamo, dynamo]"), "fallback[1]: dynamo stands here twice"),
         (("kind: round-robin", "kind: magic"), "strategies[...].kind: Invalid value 'magic'"),
-        (("kind: round-robin", "kind: round-robin, weight: 2"), "strategies[...]: Object contains unknown field"),
+        (
+            ("kind: round-robin", "kind: round-robin, weight: 2"),
+            "strategies[...]: Object contains unknown field",
+        ),
         (("block_size: 16", "block_size: 0"), "strategies[...].block_size: Expected `int` >= 1"),
         (("discovery: file", "discovery: zookeeper"), "discovery: Invalid enum value 'zookeeper'"),
         (("deadline_ms: 200", "deadline_ms: 0"), "deadline_ms: Expected `int` >= 1"),
         (("poll_seconds: 0.5", "poll_seconds: 0"), "endpoints.poll_seconds: Expected `float` > 0"),
-        (("dyn.backend.generate", "backend"), "strategies.dynamo.endpoint: is not namespace.component.endpoint"),
+        (
+            ("dyn.backend.generate", "backend"),
+            "strategies.dynamo.endpoint: is not namespace.component.endpoint",
+        ),
         (("  round-robin:", "  Round_Robin:"), "strategies.Round_Robin: a name is made of"),
         (("listen: unix:/run/epp.sock", "listen: /run/epp.sock"), "listen: is not unix:/path or host:port"),
         (("listen: unix:/run/epp.sock", "listen: 'unix:'"), "listen: is not unix:/path or host:port"),
@@ -94,7 +103,7 @@ def test_a_mistake_on_the_command_line_names_the_option(option):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="none.yaml: cannot be read"):
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         load_settings(tmp_path / "none.yaml")
 
 

@@ -50,8 +50,8 @@ def test_addresses_are_kept_in_their_one_spelling(path):
             "endpoints[1].address: 127.0.0.1:80 stands here twice",
         ),
         (
-            "endpoints: [{address: 127.0.0.1:80, dynamo_instance_id: 7},"
-            ' {address: 127.0.0.1:81, dynamo_instance_id: "7"}]',
+            """endpoints: [{address: 127.0.0.1:80, dynamo_instance_id: 7},
+                           {address: 127.0.0.1:81, dynamo_instance_id: "7"}]""",
             "endpoints[1].dynamo_instance_id: 7 stands here twice",
         ),
         (
@@ -159,7 +159,7 @@ async def test_watching_picks_up_changes_by_itself(path, outcomes):
     watching = asyncio.create_task(source.watch(0.01))
     path.write_text(TWO)
     async with asyncio.timeout(5):
-        while not outcomes:
+        while not outcomes:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.01)
     watching.cancel()
     await asyncio.wait([watching])

@@ -10,8 +10,8 @@ from epp_adapter.routing.dynamo import DynamoStrategy, FakeWorkerRouter
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
 from epp_adapter.routing.strategy import (
-    Fallback,
     FakeStrategy,
+    Fallback,
     RoutingRequest,
     StrategyError,
     StrategyFault,
@@ -32,9 +32,7 @@ class TestFakeStrategy(StrategyContract):
     @pytest.fixture
     def harness(self):
         strategy = FakeStrategy()
-        return Harness(
-            strategy, ENDPOINTS, lambda: sum(1 for pick in strategy.made if not pick.terminations)
-        )
+        return Harness(strategy, ENDPOINTS, lambda: sum(1 for pick in strategy.made if not pick.terminations))
 
 
 class TestRoundRobin(StrategyContract):
@@ -132,7 +130,7 @@ class TestDynamo(StrategyContract):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(strategy.pick(request(f"h{number}"), ENDPOINTS), 0.01)
         with pytest.raises(StrategyError) as caught:
-            await strategy.pick(request("h3"), ENDPOINTS)
+            await asyncio.wait_for(strategy.pick(request("h3"), ENDPOINTS), 1)
         assert caught.value.fault is StrategyFault.OVERLOADED
         router.gate.set()
         await strategy.close(1)
