@@ -32,10 +32,10 @@ class BodyMode(Enum):
 class Termination(Enum):
     """How a stream ended."""
 
-    ENDED = "ended"  # Envoy closed it: the exchange is over
-    CANCELLED = "cancelled"  # Envoy reset it: client gone, message timeout, or drain
+    ENDED = "ended"  # Envoy closed or reset it while nothing was asked of us: the exchange is over
+    CANCELLED = "cancelled"  # reset while we were at work: client gone, message timeout, or drain
     REJECTED = "rejected"  # we answered instead of the model server
-    FAILED = "failed"  # the peer broke the protocol, or we have a bug
+    FAILED = "failed"  # the peer broke the protocol
 
 
 class Headers(Mapping[str, str]):

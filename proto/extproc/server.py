@@ -67,27 +67,24 @@ class ExternalProcessor:
         """One stream, from Envoy's first message to its end."""
         session = Session(self._options)
         exchange = self._open_exchange()
-        termination = Termination.FAILED
+        waiting = termination = Termination.ENDED
         try:
+            # Between messages gRPC reports a reset as their end or as a cancellation, by chance:
+            # both are ENDED.
             while (message := await context.read()) is not _END:
+                termination = Termination.CANCELLED
                 step = session.receive(message)
                 await _write(context, step.replies)
                 if isinstance(step.event, RequestReady):
                     replies, rejected = await self._decide(session, exchange, step.event)
-                    await _write(context, replies)
                     if rejected:
-                        termination = Termination.REJECTED
+                        waiting = Termination.REJECTED
+                    await _write(context, replies)
                 elif step.event is not None:
                     await self._answer(context, session, exchange, step.event)
-            # gRPC reports a reset first as the end of messages, then as a cancellation: let that come.
-            await asyncio.sleep(0)
-            if termination is not Termination.REJECTED:
-                termination = Termination.ENDED
-        except asyncio.CancelledError:
-            if termination is not Termination.REJECTED:
-                termination = Termination.CANCELLED
-            raise
+                termination = waiting
         except PeerProtocolError as error:
+            termination = Termination.FAILED
             _log.warning("stream ended: %s", error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:

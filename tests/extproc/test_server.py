@@ -193,7 +193,7 @@ async def test_a_client_that_goes_away_while_we_decide_closes_the_exchange_once(
     assert exchange.closed == [Termination.CANCELLED]
 
 
-async def test_a_client_that_goes_away_between_messages_closes_the_exchange_as_cancelled():
+async def test_a_client_that_goes_away_between_messages_ends_the_exchange():
     exchange = RecordingExchange()
     async with serving(exchange) as (_, channel):
         call = opened(channel)
@@ -201,7 +201,7 @@ async def test_a_client_that_goes_away_between_messages_closes_the_exchange_as_c
         await call.read()
         call.cancel()
         await until_closed(exchange)
-    assert exchange.closed == [Termination.CANCELLED]
+    assert exchange.closed == [Termination.ENDED]
 
 
 async def test_a_client_that_goes_away_after_a_refusal_still_counts_as_refused():
@@ -262,7 +262,7 @@ async def test_draining_cancels_what_outlives_the_grace():
         await call.read()
         server.stop()
         await until_closed(exchange)
-    assert exchange.closed == [Termination.CANCELLED]
+    assert exchange.closed == [Termination.ENDED]
 
 
 async def test_an_address_in_use_is_an_os_error_that_names_it():
