@@ -32,9 +32,10 @@ class Harness:
         return RoutingRequest(f"contract-{id(self)}-{self.ids}", "model", TokenIds.pack(ids))
 
     async def nothing_is_held(self) -> bool:
-        """Whether all is given back, or soon will be: what was cancelled is freed behind the caller's back."""
-        deadline = asyncio.get_running_loop().time() + FINISH_SECONDS
-        while self.active() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        """Whether all is given back, or soon will be: what was cancelled is freed in the background."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + FINISH_SECONDS
+        while self.active() and now() < deadline:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.005)
         return self.active() == 0
 
