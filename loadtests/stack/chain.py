@@ -93,7 +93,7 @@ class Chain:
         """
         # Unix socket paths have room for about 100 characters, and `logs` may be deep.
         self._folder = Path(tempfile.mkdtemp(prefix="chain-"))
-        if self.options.upstream is Upstream.DYNAMO:
+        if self.options.upstream is not Upstream.ECHO:
             self._start_dynamo(self._folder / "discovery")
         else:
             self._start_echo_servers()
@@ -143,15 +143,24 @@ class Chain:
                 rpc_port=rpc_port,
                 arguments=options.mocker_arguments,
             )
-            frontend = dynamo_parts.frontend(
-                plane, f"frontend-{index}", options.model, port=http_port, router_mode=mode
+            server = (
+                services.echo_server(f"echo-{index}", http_port)
+                if options.upstream is Upstream.ROUTED_ECHO
+                else dynamo_parts.frontend(
+                    plane,
+                    f"frontend-{index}",
+                    options.model,
+                    port=http_port,
+                    router_mode=mode,
+                    arguments=options.frontend_arguments,
+                )
             )
             self.workers.append(
                 Worker(
                     index=index,
                     address=TcpAddress(LOOPBACK, http_port),
                     mocker=self._supervisor.start(mocker),
-                    server=self._supervisor.start(frontend),
+                    server=self._supervisor.start(server),
                     rpc_port=rpc_port,
                 )
             )
@@ -168,7 +177,7 @@ class Chain:
             return []
         names = [f"tokenext-{index}" for index in range(options.tokenext_processes)]
         addresses = [UnixAddress(str(folder / f"{name}.sock")) for name in names]
-        handoff = options.handoff or ("dynamo" if options.upstream is Upstream.DYNAMO else "none")
+        handoff = options.handoff or ("none" if options.upstream is Upstream.ECHO else "dynamo")
         for name, address, admin in zip(names, addresses, free_ports(len(names)), strict=True):
             if options.tokenext is Part.PASSING:
                 self._supervisor.start(services.passing(name, address))

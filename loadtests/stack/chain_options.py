@@ -22,6 +22,7 @@ class Part(StrEnum):
 class Upstream(StrEnum):
     DYNAMO = "dynamo"  # mocker workers with a front end each
     ECHO = "echo"  # echo servers: only the bytes matter
+    ROUTED_ECHO = "routed-echo"  # mocker workers for Dynamo's router, and an echo server where each is served
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class ChainOptions:
 
     `handoff` and `frontend_router_mode` default to what fits: no hand-off to echo servers, and direct mode
     where the EPP names the worker. `tokenext_settings` and `epp_settings` replace top-level keys of their
-    files. `mocker_arguments` are added to each worker's command line and override what stands there.
+    files. `mocker_arguments` and `frontend_arguments` are added to each process's command line and override
+    what stands there.
     """
 
     model: Model = field(default_factory=lambda: Model(DEFAULT_NAME, DEFAULT_MODEL))
@@ -48,6 +50,7 @@ class ChainOptions:
     handoff: str | None = None
     frontend_router_mode: str | None = None
     mocker_arguments: tuple[str, ...] = ()
+    frontend_arguments: tuple[str, ...] = ()
     envoy_worker_threads: int = 2
     buffer_limit_bytes: int = 32 * 1024 * 1024
     start_deadline_seconds: float = 60.0

@@ -87,7 +87,15 @@ def mocker(
     )
 
 
-def frontend(plane: DynamoPlane, name: str, model: Model, *, port: int, router_mode: str) -> ProcessSpec:
+def frontend(
+    plane: DynamoPlane,
+    name: str,
+    model: Model,
+    *,
+    port: int,
+    router_mode: str,
+    arguments: tuple[str, ...] = (),
+) -> ProcessSpec:
     """An OpenAI HTTP server. In router mode `direct` it serves only requests that name their worker.
 
     It answers before it knows its model, so it is ready when /v1/models lists it.
@@ -103,6 +111,7 @@ def frontend(plane: DynamoPlane, name: str, model: Model, *, port: int, router_m
             *("--router-mode", router_mode),
             *("--http-host", LOOPBACK),
             *("--http-port", str(port)),
+            *arguments,
         ),
         env=plane.env,
         ready=http_answers(f"http://{LOOPBACK}:{port}/v1/models", having=lists_model),
