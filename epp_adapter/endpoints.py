@@ -1,6 +1,7 @@
 """Endpoints: where requests can go, which of them a gateway allows, and how a choice is written."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Protocol
 
@@ -57,12 +58,13 @@ class Endpoint:
     """A model server. `address` is canonical (`canonical_address`).
 
     `dynamo_instance_id` is the u64 id of the Dynamo worker behind it: a frontend in direct router mode takes
-    only requests that are pinned to it.
+    only requests that are pinned to it. `labels` are those of its pod; they tell no two endpoints apart.
     """
 
     address: str
     dynamo_instance_id: int | None = None
     ready: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def ip(self) -> str:

@@ -134,7 +134,7 @@ class EppExchange:
                 "no endpoint is ready" if hint is None else "no endpoint that the gateway allows is ready"
             )
             raise NoReadyEndpointError(detail, headers=_NO_ENDPOINTS)
-        self._pick = await self._pick_among(strategy, among)
+        self._pick = await self._pick_among(strategy, among, request.headers)
         return self._verdict(self._pick, minted)
 
     def _read_request_id(self, headers: Headers) -> Mapping[str, str]:
@@ -164,12 +164,15 @@ class EppExchange:
             raise UnknownStrategyError(f"{wellknown.STRATEGY_HEADER}: one of {', '.join(sorted(strategies))}")
         return strategies[name]
 
-    async def _pick_among(self, strategy: RoutingStrategy, among: tuple[Endpoint, ...]) -> Pick:
+    async def _pick_among(
+        self, strategy: RoutingStrategy, among: tuple[Endpoint, ...], headers: Headers
+    ) -> Pick:
         record = self._record
         request = RoutingRequest(
             request_id=self._routing.mint_id(),
             model=record.model if record else "",
             token_ids=record.token_ids if record else None,
+            headers=headers,
         )
         started = self._routing.clock()
         try:
@@ -194,7 +197,8 @@ class EppExchange:
         )
 
     def edit(self, event: ResponseEvent) -> ResponseEdit:
-        del event
+        if isinstance(event, ResponseStarted) and self._pick is not None and self._pick.response_headers:
+            return ResponseEdit(set_headers=self._pick.response_headers)
         return NO_EDIT
 
     async def observe(self, event: ResponseEvent) -> None:
@@ -244,7 +248,7 @@ _OUTCOMES: Final[Mapping[type[ChainError], Outcome]] = {
 
 def _refusal(fault: StrategyFault) -> ChainError:
     """What the client is told when no configured strategy could pick."""
-    if fault is StrategyFault.OVERLOADED:
+    if fault in (StrategyFault.OVERLOADED, StrategyFault.SHED):
         return OverloadedError("the endpoint picker is overloaded", headers=_SATURATED)
     if fault is StrategyFault.DEADLINE:
         return DeadlineExceededError("no endpoint was picked in time")

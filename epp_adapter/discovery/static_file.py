@@ -30,6 +30,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str
     # A u64. As a decimal string it survives tools that read numbers as doubles.
     dynamo_instance_id: int | str | None = None
+    labels: dict[str, str] = {}
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,7 +113,7 @@ def _parse(text: bytes, source: str) -> EndpointSnapshot:
         addresses.add(address)
         if instance is not None:
             instances.add(instance)
-        endpoints.append(Endpoint(address, instance))
+        endpoints.append(Endpoint(address, instance, labels=entry.labels))
     return EndpointSnapshot(tuple(endpoints))
 
 

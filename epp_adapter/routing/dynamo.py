@@ -150,6 +150,7 @@ class _DynamoPick:
         self.strategy = owner.name
         self.destination = Destination((endpoint,))
         self.request_headers: Mapping[str, str] = {DYNAMO_DP_RANK_HEADER: str(worker.dp_rank)}
+        self.response_headers: Mapping[str, str] = {}
         self.cached_tokens: int | None = worker.cached_blocks * owner.block_size
         self.fallbacks: tuple[Fallback, ...] = ()
 

@@ -29,7 +29,8 @@ class Step:
 class FallbackStrategy:
     """Asks its steps in order; named after the first.
 
-    Raises the last step's StrategyError when none can pick. `observe` hears of each step that could not.
+    Raises the last step's StrategyError when none can pick, and SHED at once: who sheds has decided.
+    `observe` hears of each step that could not.
     """
 
     def __init__(self, steps: Sequence[Step], observe: Callable[[Fallback], None]) -> None:
@@ -49,6 +50,8 @@ class FallbackStrategy:
                 fallback = Fallback(step.strategy.name, error.fault)
                 fallbacks = (*fallbacks, fallback)
                 self._observe(fallback)
+                if error.fault is StrategyFault.SHED:
+                    raise
             else:
                 return _FallbackPick(pick, fallbacks) if fallbacks else pick
         raise last
@@ -82,6 +85,10 @@ class _FallbackPick:
     @property
     def request_headers(self) -> Mapping[str, str]:
         return self._pick.request_headers
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        return self._pick.response_headers
 
     @property
     def cached_tokens(self) -> int | None:

@@ -21,6 +21,8 @@ __all__ = [
     "StrategyFault",
 ]
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
 
 class StrategyFault(StrEnum):
     """Why a strategy could not pick; a metric label."""
@@ -29,7 +31,9 @@ class StrategyFault(StrEnum):
     NO_TOKEN_IDS = "no_token_ids"  # noqa: S105  # tokens of a prompt, no secret
     NO_WORKERS = "no_workers"  # the router behind the strategy knows no worker
     NOT_A_CANDIDATE = "not_a_candidate"  # it chose one that is not ready, not mapped or not allowed
+    FILTERED = "filtered"  # the scheduling profile's filters left no candidate
     OVERLOADED = "overloaded"
+    SHED = "shed"  # the pool is saturated and the request may be dropped; no other strategy is asked
     DEADLINE = "deadline"
     FAILED = "failed"
 
@@ -47,12 +51,16 @@ class RoutingRequest:
     """What a strategy may look at.
 
     `request_id` names the booking. It is ours and unique, never the client's x-request-id: two requests with
-    one id would free each other's bookings.
+    one id would free each other's bookings. `headers` are the client's, by lower-case name. A `priority`
+    below 0 may be shed (InferenceObjective). `lora_name` is the LoRA adapter that is asked for, if any.
     """
 
     request_id: str
     model: str = ""
     token_ids: TokenIds | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    priority: int = 0
+    lora_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,11 @@ class Pick(Protocol):
     @property
     def request_headers(self) -> Mapping[str, str]:
         """Headers that the chosen endpoint needs, beside those every destination gets."""
+        ...
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        """Headers for the client, set on the response: what it is to send again with its next request."""
         ...
 
     @property
@@ -114,9 +127,6 @@ class RoutingStrategy(Protocol):
         ...
 
 
-_NO_HEADERS: Final[Mapping[str, str]] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class PlainPick:
     """A pick that books nothing."""
@@ -124,6 +134,7 @@ class PlainPick:
     strategy: str
     destination: Destination
     request_headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    response_headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     cached_tokens: int | None = None
     fallbacks: tuple[Fallback, ...] = ()
 
@@ -161,6 +172,7 @@ class FakePick:
         self.strategy = strategy
         self.destination = destination
         self.request_headers: Mapping[str, str] = {}
+        self.response_headers: Mapping[str, str] = {}
         self.cached_tokens: int | None = 0
         self.fallbacks: tuple[Fallback, ...] = ()
         self.prefilled = False
