@@ -1,7 +1,7 @@
 """The models that are tokenized, by every name a client may use."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
@@ -10,14 +10,19 @@ import orjson
 from extproc.verdict import JsonValue
 from tokenext.engine import TokenizerEngine
 from tokenext.handoff import Handoff
-from tokenext.profiles import Profile
+from tokenext.parity import Verification
+from tokenext.profiles import InexactReason, Profile
 
 __all__ = ["EMPTY_CATALOG", "Catalog", "Model", "digest"]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`digest` covers everything that decides the ids; `max_length` is in tokens, None for no limit."""
+    """`digest` covers everything that decides the ids; `max_length` is in tokens, None for no limit.
+
+    `doubt` is why none of its ids counts as the engine's own for now. `verification` says how the running
+    engine is asked.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -27,6 +32,8 @@ class Model:
     profile: Profile
     handoff: Handoff
     max_length: int | None = None
+    doubt: InexactReason | None = None
+    verification: Verification | None = None
 
 
 class Catalog:
@@ -44,6 +51,13 @@ class Catalog:
     def find(self, name: str) -> Model | None:
         """The model of a name or an alias. Names of LoRA adapters are unknown models."""
         return self._by_name.get(name)
+
+    def doubting(self, names: Collection[str]) -> "Catalog":
+        """The same models; the parity of those with these first names is in doubt."""
+        return Catalog(
+            replace(model, doubt=InexactReason.PARITY) if model.name in names else model
+            for model in self.models
+        )
 
 
 EMPTY_CATALOG: Final = Catalog(())

@@ -8,6 +8,7 @@ import orjson
 from extproc.verdict import JsonValue
 from tokenext.catalog import Catalog
 from tokenext.observer import ExchangeRecord
+from tokenext.parity import Agreement, Finding, ParityRecord
 
 __all__ = ["JsonLog"]
 
@@ -40,6 +41,28 @@ class JsonLog:
 
     def reload_failed(self, problem: str) -> None:
         self._line("reload_failed", problem=problem)
+
+    def verified(self, record: ParityRecord) -> None:
+        """A line for a mismatch, for a round that learnt nothing, and for a return to a clean standing.
+
+        A probe is named by its number, which stands for a text of ours (probe_corpus.py).
+        """
+        report = record.report
+        counts: JsonValue = {each.value: report.count(each) for each in Agreement if report.count(each)}
+        smallest = report.smallest_mismatch
+        if smallest is not None:
+            self._line(
+                "parity_mismatch",
+                severity="error",
+                model=record.model,
+                probe=smallest.number,
+                probes=counts,
+                handoff="off",
+            )
+        elif report.finding is Finding.INCONCLUSIVE:
+            self._line("parity_inconclusive", severity="warning", model=record.model, problem=report.problem)
+        elif record.standing is not record.before:
+            self._line("parity_clean", model=record.model, probes=counts)
 
     def models(self, catalog: Catalog) -> None:
         """One line per model: which tokenizer serves it, and why that one."""

@@ -1,27 +1,37 @@
 """Builds the catalog that the settings describe: finds files, loads engines, compiles templates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from extproc.settings_file import SettingsError
+from extproc.verdict import JsonValue
+from tokenext.bundle import read_bundle
 from tokenext.catalog import Catalog, Model, digest
 from tokenext.chat_template import ChatTemplates, TemplateSourceError
 from tokenext.dynamo_profile import DynamoProfile
 from tokenext.engines.choice import UnusableEngineError, choose
 from tokenext.engines.huggingface import TokenizerFileError
 from tokenext.hub import locate
-from tokenext.model_files import read_model
+from tokenext.model_files import ModelFiles, read_model, read_template
+from tokenext.model_hints import Renderer
+from tokenext.parity import OracleKind, Verification
+from tokenext.profiles import Profile
 from tokenext.settings import ModelSettings, Settings
 
-__all__ = ["load_catalog"]
+__all__ = ["LoadedModel", "load_catalog", "load_model"]
 
 Now = Callable[[], datetime]
 
-# config.json's model_type of models for which engines have code instead of a chat template
-# (Dynamo: lib/llm/src/preprocessor/prompt/deepseek_*.rs; vLLM and Dynamo: Harmony for gpt-oss).
-_DEDICATED_RENDERERS: Final = ("deepseek_v3", "deepseek_v4", "gpt_oss")
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, and the files it was made of: people's tools show them."""
+
+    model: Model
+    files: ModelFiles
 
 
 def load_catalog(settings: Settings, *, source: str, now: Now) -> Catalog:
@@ -30,15 +40,16 @@ def load_catalog(settings: Settings, *, source: str, now: Now) -> Catalog:
     `source` is the settings file, which errors name with the key of the model.
     """
     return Catalog(
-        _load_model(model, f"models[{number}]", source=source, now=now)
+        load_model(model, f"models[{number}]", source=source, now=now).model
         for number, model in enumerate(settings.models)
     )
 
 
-def _load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> Model:
+def load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> LoadedModel:
+    """Load one model. `source` and `key` are what errors name. Raises SettingsError."""
     directory = locate(model.source, source=source, key=f"{key}.source")
     override = Path(model.chat_template) if model.chat_template else None
-    files = read_model(directory, chat_template=override)
+    files, template_kwargs, max_length = _read(directory, model, override)
     try:
         choice = choose(files.tokenizer_json, model.engine)
     except TokenizerFileError as error:
@@ -50,20 +61,56 @@ def _load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> Mod
     except TemplateSourceError as error:
         where = f"the chat template of {directory if override is None else override}"
         raise SettingsError(source, f"{where} cannot be compiled: {error}", key) from None
-    return Model(
+    profile = DynamoProfile(
+        templates,
+        special_tokens=files.special_tokens,
+        template_kwargs=template_kwargs,
+        dedicated_renderer=files.renderer is not Renderer.CHAT_TEMPLATE,
+    )
+    loaded = Model(
         name=model.name,
         aliases=model.aliases,
-        digest=digest(
-            files.tokenizer_json, files.chat_templates, files.special_tokens, model.chat_template_kwargs
-        ),
+        digest=digest(files.tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
         engine=choice.engine,
         engine_reason=choice.reason,
-        profile=DynamoProfile(
-            templates,
-            special_tokens=files.special_tokens,
-            template_kwargs=model.chat_template_kwargs,
-            dedicated_renderer=files.model_type.startswith(_DEDICATED_RENDERERS),
-        ),
+        profile=profile,
         handoff=model.handoff,
-        max_length=model.max_length,
+        max_length=max_length,
+        verification=_verification(model, profile, f"{key}.verify", source=source),
     )
+    return LoadedModel(loaded, files)
+
+
+def _read(
+    directory: Path, model: ModelSettings, override: Path | None
+) -> tuple[ModelFiles, Mapping[str, JsonValue], int | None]:
+    """Files, template arguments and longest prompt: a bundle's come first, then the settings' own."""
+    bundle = read_bundle(directory)
+    if bundle is None:
+        return read_model(directory, chat_template=override), model.chat_template_kwargs, model.max_length
+    manifest, files = bundle
+    if override is not None:
+        files = replace(files, chat_templates=read_template(override))
+    template_kwargs = {**manifest.chat_template_kwargs, **model.chat_template_kwargs}
+    return files, template_kwargs, model.max_length or manifest.max_length
+
+
+def _verification(model: ModelSettings, profile: Profile, key: str, *, source: str) -> Verification | None:
+    settings = model.verify
+    if settings is None:
+        return None
+    try:
+        kind = settings.kind or OracleKind(profile.name)
+    except ValueError:
+        problem = f"is needed: engines of profile {profile.name} show no ids by themselves ({_KINDS})"
+        raise SettingsError(source, problem, f"{key}.kind") from None
+    return Verification(
+        engine=settings.engine,
+        kind=kind,
+        engine_model=settings.model or model.name,
+        every_seconds=settings.every_seconds,
+        at_start=settings.at_start,
+    )
+
+
+_KINDS: Final = " or ".join(OracleKind)

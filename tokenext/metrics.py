@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tokenext.catalog import Catalog
 from tokenext.observer import ExchangeRecord, Outcome
+from tokenext.parity import Finding, ParityRecord, handoff_allowed
 
 __all__ = ["PrometheusObserver"]
 
@@ -58,6 +59,18 @@ class PrometheusObserver:
             ["model", "engine", "profile", "handoff"],
             registry=registry,
         )
+        self._rounds = Counter(
+            "tokenext_parity_rounds",
+            "Comparisons of our ids with those of a running engine.",
+            ["model", "finding"],
+            registry=registry,
+        )
+        self._mismatch = Gauge(
+            "tokenext_parity_mismatch",
+            "1 while a model's ids are not handed over because its engine computes others.",
+            ["model"],
+            registry=registry,
+        )
         for outcome in ("loaded", "failed"):
             self._reloads.labels(outcome)  # so that a rate exists before the first one
 
@@ -78,11 +91,20 @@ class PrometheusObserver:
         del problem
         self._reloads.labels("failed").inc()
 
+    def verified(self, record: ParityRecord) -> None:
+        self._rounds.labels(record.model, record.report.finding).inc()
+        self._mismatch.labels(record.model).set(0 if handoff_allowed(record.standing) else 1)
+
     def watch_queue(self, held: Callable[[], int]) -> None:
         """Show the queue's length, read at every scrape."""
         self._queue.set_function(held)
 
     def show_models(self, catalog: Catalog) -> None:
         self._models.clear()
+        self._mismatch.clear()
         for model in catalog.models:
+            if model.verification is not None:
+                self._mismatch.labels(model.name).set(0 if model.doubt is None else 1)
+                for finding in Finding:
+                    self._rounds.labels(model.name, finding)  # so that a rate exists before the first one
             self._models.labels(model.name, model.engine.name, model.profile.name, model.handoff).set(1)

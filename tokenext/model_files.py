@@ -9,10 +9,11 @@ import orjson
 
 from extproc.settings_file import SettingsError
 from extproc.verdict import JsonValue
+from tokenext.model_hints import Renderer, context_length, renderer
 
-__all__ = ["FILE_PATTERNS", "ModelFiles", "read_model"]
+__all__ = ["FILE_PATTERNS", "ModelFiles", "read_model", "read_template"]
 
-# Everything that is read here; no weights.
+# Everything that is looked at here; no weights.
 FILE_PATTERNS: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -20,6 +21,9 @@ FILE_PATTERNS: Final = (
     "chat_template.json",
     "additional_chat_templates/*.jinja",
     "config.json",
+    # Not read: where they are, vLLM does not use tokenizer.json (model_hints.py).
+    "tekken.json",
+    "tokenizer.model.v*",
 )
 _SPECIAL_TOKENS: Final = (
     "bos_token",
@@ -37,7 +41,8 @@ class ModelFiles:
     """What decides a model's ids.
 
     `chat_templates` by name, `default` first of all; empty where the model has none. `model_type` and
-    `max_positions` are config.json's, for information, empty or None where it does not say.
+    `max_positions` are config.json's, for information, empty or None where it does not say. `renderer` is
+    what engines make this model's prompts with.
     """
 
     tokenizer_json: bytes
@@ -45,24 +50,40 @@ class ModelFiles:
     special_tokens: Mapping[str, str]
     model_type: str = ""
     max_positions: int | None = None
+    renderer: Renderer = Renderer.CHAT_TEMPLATE
 
 
-def read_model(directory: Path, *, chat_template: Path | None = None) -> ModelFiles:
-    """Read a model directory; `chat_template` replaces its templates. Raises SettingsError."""
+def read_model(
+    directory: Path, *, chat_template: Path | None = None, tokenizer_json: bytes | None = None
+) -> ModelFiles:
+    """Read a model directory. `chat_template` replaces its templates, `tokenizer_json` its tokenizer.
+
+    Raises SettingsError.
+    """
     tokenizer_path = directory / "tokenizer.json"
-    tokenizer_json = _read(tokenizer_path)
+    if tokenizer_json is None:
+        tokenizer_json = _read(tokenizer_path)
     if tokenizer_json is None:
         raise SettingsError(str(tokenizer_path), "is missing; a model directory needs it")
     tokenizer_config = _read_object(directory / "tokenizer_config.json")
     config = _read_object(directory / "config.json")
-    positions = config.get("max_position_embeddings")
+    model_type = str(config.get("model_type") or "")
     return ModelFiles(
         tokenizer_json=tokenizer_json,
         chat_templates=_templates(directory, tokenizer_config, chat_template),
         special_tokens=_special_tokens(tokenizer_config),
-        model_type=str(config.get("model_type") or ""),
-        max_positions=positions if isinstance(positions, int) else None,
+        model_type=model_type,
+        max_positions=context_length(config),
+        renderer=renderer(model_type, [path.name for path in directory.iterdir()]),
     )
+
+
+def read_template(path: Path) -> dict[str, str]:
+    """A chat template of the operator's, in the place of a model's own. Raises SettingsError."""
+    source = _read_text(path)
+    if source is None:
+        raise SettingsError(str(path), "is missing; it is set as a chat template")
+    return {"default": source}
 
 
 def _read(path: Path) -> bytes | None:
@@ -102,10 +123,7 @@ def _templates(
 ) -> dict[str, str]:
     """In the order of transformers: files of their own win over tokenizer_config.json."""
     if override is not None:
-        source = _read_text(override)
-        if source is None:
-            raise SettingsError(str(override), "is missing; it is set as a chat template")
-        return {"default": source}
+        return read_template(override)
     source = _read_text(directory / "chat_template.jinja")
     if source is not None:
         extra = sorted((directory / "additional_chat_templates").glob("*.jinja"))

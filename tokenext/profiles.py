@@ -29,6 +29,7 @@ class InexactReason(StrEnum):
     REASONING = "reasoning"  # the engine moves reasoning into the content for this template
     UNFINISHED_MESSAGE = "unfinished_message"  # continue_final_message where the last content is a list
     DEDICATED_RENDERER = "dedicated_renderer"  # the engine does not use the model's template at all
+    PARITY = "parity"  # the running engine was seen to compute other ids for this model (verification.py)
 
 
 @dataclass(frozen=True, slots=True)

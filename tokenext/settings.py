@@ -16,8 +16,9 @@ from extproc.wellknown import RECORD_NAMESPACE
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
 from tokenext.handoff import Handoff
+from tokenext.parity import OracleKind
 
-__all__ = ["Limits", "ModelSettings", "Settings", "check_address", "decode", "load"]
+__all__ = ["Limits", "ModelSettings", "Settings", "VerifySettings", "check_address", "decode", "load"]
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -34,6 +35,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
 
 
+class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The running engine that a model's ids are compared with (tokenext/verification.py).
+
+    `engine` is its URL, `model` the name it knows the model by, if not ours; `kind` is that of the profile
+    unless given. `every_seconds: null` asks only at start.
+    """
+
+    engine: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+/?$")]
+    kind: OracleKind | None = None
+    model: _Name | None = None
+    every_seconds: Annotated[float, msgspec.Meta(ge=1)] | None = 300.0
+    at_start: bool = True
+
+
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`source`: a directory, or a Hugging Face hub id as org/name[@revision]."""
 
@@ -45,6 +60,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_length: _Positive | None = None
     handoff: Handoff = Handoff.NONE
     engine: EngineName = EngineName.AUTO
+    verify: VerifySettings | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -71,13 +71,14 @@ def tokenize(
         raise Declined(SkipReason.EMPTY_PROMPT)
     if model.max_length is not None and len(ids) > model.max_length:
         raise Declined(SkipReason.OVER_LENGTH)
+    inexact = prompt.inexact or model.doubt
     record = TokenRecord(
         model=model.name,
         tokenizer_digest=model.digest,
         token_ids=ids,
         kind=kind,
-        engine_exact=prompt.inexact is None,
-        reason="" if prompt.inexact is None else prompt.inexact.value,
+        engine_exact=inexact is None,
+        reason="" if inexact is None else inexact.value,
     )
     metadata = token_metadata.encode(record)
     watch.lap(Stage.RECORD)

@@ -1,0 +1,243 @@
+"""`tokenext serve`: reads the settings, wires everything, runs until told to stop."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvloop
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
+
+from extproc.server import Server, ServerOptions
+from extproc.session import SessionOptions, StreamedDecision
+from extproc.settings_file import SettingsError
+from tokenext import settings as settings_module
+from tokenext import tokenize_service
+from tokenext.callout import Callout
+from tokenext.catalog import Catalog
+from tokenext.commands.command import OK, CommandError, Commands, add_command, now
+from tokenext.exchange import ExchangeOptions, TokenizeExchange
+from tokenext.json_log import JsonLog
+from tokenext.live_catalog import LiveCatalog
+from tokenext.loading import load_catalog
+from tokenext.metrics import PrometheusObserver
+from tokenext.observer import ExchangeRecord
+from tokenext.oracle import Oracle
+from tokenext.oracles.opening import open_oracle
+from tokenext.parity import ParityRecord, Verification
+from tokenext.parity_watch import ParityWatch
+from tokenext.pool import TokenizationPool
+from tokenext.settings import Settings
+
+__all__ = ["add"]
+
+_CHECK_FAILED: Final = 1
+
+_DESCRIPTION: Final = """\
+Serve ext_proc for the models of a settings file. A small one:
+
+  listen: 127.0.0.1:9000            # or unix:/run/tokenext.sock
+  admin: 127.0.0.1:9090             # Prometheus /metrics
+  models:
+  - name: qwen3                     # what clients put into "model"
+    aliases: [Qwen/Qwen3-8B]
+    source: /models/qwen3           # a directory with tokenizer.json, or a hub id: org/name[@revision]
+    handoff: dynamo                 # give the ids to NVIDIA Dynamo workers; none: only route by them
+"""
+
+_NOTES: Final = """\
+signals:
+  SIGHUP           load the models again; a bad file leaves everything as it is (see the log)
+  SIGTERM, SIGINT  stop taking streams, let open ones end, exit
+
+exit status: 0 stopped or checked, 1 --check found a problem, 2 the settings cannot be used
+"""
+
+
+def add(commands: Commands) -> None:
+    """Declare the subcommand."""
+    parser = add_command(
+        commands,
+        "serve",
+        says="serve ext_proc for the models of a settings file",
+        description=_DESCRIPTION,
+        notes=_NOTES,
+        run=_run,
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="the settings file (YAML)")
+    parser.add_argument("--listen", metavar="ADDR", help="serve here instead: unix:/path or host:port")
+    parser.add_argument("--admin", metavar="ADDR", help="serve /metrics here instead: host:port")
+    parser.add_argument("--check", action="store_true", help="load everything, say what was loaded, and exit")
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        settings = _settings(options.config, options.listen, options.admin)
+        load = partial(_load, options.config)
+        catalog = load_catalog(settings, source=str(options.config), now=now)
+    except SettingsError as error:
+        if options.check:
+            raise CommandError(str(error), _CHECK_FAILED) from None
+        raise
+    if options.check:
+        _tell(catalog)
+    else:
+        uvloop.run(_serve(settings, catalog, load))
+    return OK
+
+
+def _settings(config: Path, listen: str | None, admin: str | None) -> Settings:
+    settings = settings_module.load(config)
+    if listen is not None:
+        settings_module.check_address(listen, source="--listen", key=listen, unix=True)
+        settings = msgspec.structs.replace(settings, listen=listen)
+    if admin is not None:
+        settings_module.check_address(admin, source="--admin", key=admin, unix=False)
+        settings = msgspec.structs.replace(settings, admin=admin)
+    return settings
+
+
+def _load(config: Path) -> Catalog:
+    return load_catalog(settings_module.load(config), source=str(config), now=now)
+
+
+def _tell(catalog: Catalog) -> None:
+    for model in catalog.models:
+        names = ", ".join((model.name, *model.aliases))
+        print(f"{names}: {model.engine.name}, {model.engine_reason}")
+        print(f"  hand-off {model.handoff}, {model.digest}")
+
+
+class _Observers:
+    """Hands every fact to the metrics and to the log."""
+
+    def __init__(self, metrics: PrometheusObserver, log: JsonLog) -> None:
+        self._all = (metrics, log)
+
+    def exchanged(self, record: ExchangeRecord) -> None:
+        for observer in self._all:
+            observer.exchanged(record)
+
+    def reloaded(self, catalog: Catalog) -> None:
+        for observer in self._all:
+            observer.reloaded(catalog)
+
+    def reload_failed(self, problem: str) -> None:
+        for observer in self._all:
+            observer.reload_failed(problem)
+
+    def verified(self, record: ParityRecord) -> None:
+        for observer in self._all:
+            observer.verified(record)
+
+
+async def _serve(settings: Settings, catalog: Catalog, load: partial[Catalog]) -> None:
+    limits = settings.limits
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    metrics = PrometheusObserver(registry)
+    log = JsonLog(_write_line, exchanges=settings.exchange_log)
+    observers = _Observers(metrics, log)
+    live = LiveCatalog(catalog, load, observers)
+    metrics.show_models(catalog)
+    log.models(catalog)
+    pool = TokenizationPool(
+        workers=limits.workers,
+        max_queued=limits.max_queued,
+        deadline_seconds=limits.deadline_ms / 1000,
+    )
+    metrics.watch_queue(lambda: pool.held)
+    exchange_options = ExchangeOptions(settings.metadata_namespace, limits.on_oversize)
+    callout = Callout(
+        catalog=live.current,
+        pool=pool,
+        observer=observers,
+        clock=time.perf_counter,
+        max_body_bytes=limits.max_body_bytes,
+    )
+    server = Server(
+        ServerOptions(
+            listen=settings.listen,
+            session=SessionOptions(
+                max_body_bytes=limits.max_body_bytes, streamed_decision=StreamedDecision.AT_END
+            ),
+            fail_open=True,
+            drain_seconds=limits.drain_seconds,
+        ),
+        lambda: TokenizeExchange(
+            catalog=live.current,
+            pool=pool,
+            observer=observers,
+            options=exchange_options,
+            clock=time.perf_counter,
+        ),
+        services={tokenize_service.SERVICE: partial(tokenize_service.register, callout)},
+    )
+    with closing(pool), _metrics_server(settings.admin, registry):
+        # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
+        async with ParityWatch(live, _open_oracle, observers) as watch:
+            with _reload_on_hangup(live, watch):
+                try:
+                    await server.start()
+                except OSError as error:
+                    raise SettingsError("listen", str(error)) from None
+                log.serving(server.address)
+                await server.set_ready(ready=True)
+                await server.run_until_stopped()
+    log.stopped()
+
+
+def _open_oracle(asked: Verification) -> AbstractAsyncContextManager[Oracle]:
+    return open_oracle(asked.kind, asked.engine)
+
+
+def _write_line(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _metrics_server(address: str | None, registry: CollectorRegistry) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise SettingsError("admin", f"cannot listen on {address}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def _reload_on_hangup(live: LiveCatalog, watch: ParityWatch) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    async def load_again() -> None:
+        if await live.reload():
+            watch.follow()
+
+    def reload() -> None:
+        task = loop.create_task(load_again())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)

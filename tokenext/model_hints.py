@@ -1,0 +1,55 @@
+"""What a model's configuration tells of its engines: who renders its prompts, how long they may be."""
+
+import re
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Final
+
+from extproc.verdict import JsonValue
+
+__all__ = ["Renderer", "context_length", "renderer"]
+
+
+class Renderer(StrEnum):
+    """What an engine makes a model's prompts with. Only those of a chat template can be proved equal."""
+
+    CHAT_TEMPLATE = "chat_template"
+    HARMONY = "harmony"  # gpt-oss: code of openai-harmony, in vLLM and in Dynamo
+    MISTRAL = "mistral"  # vLLM takes mistral-common where its files are
+    DEDICATED = "dedicated"  # the engine has code of its own for this model
+
+
+# config.json's model_type of models for which engines have code instead of a chat template
+# (Dynamo: lib/llm/src/preprocessor/prompt/deepseek_*.rs).
+_DEDICATED: Final = ("deepseek_v3", "deepseek_v4")
+_HARMONY: Final = "gpt_oss"
+_MISTRAL_FILES: Final = re.compile(r"tekken\.json|tokenizer\.model\.v\d.*")
+
+
+def renderer(model_type: str, files: Collection[str]) -> Renderer:
+    """Decide from config.json's model_type and the names of the files beside it."""
+    if model_type.startswith(_HARMONY):
+        return Renderer.HARMONY
+    if any(_MISTRAL_FILES.fullmatch(name) for name in files):
+        return Renderer.MISTRAL
+    return Renderer.DEDICATED if model_type.startswith(_DEDICATED) else Renderer.CHAT_TEMPLATE
+
+
+def context_length(config: Mapping[str, JsonValue]) -> int | None:
+    """The longest prompt that config.json allows, in tokens; None where it does not say.
+
+    Engines extend it by the factor of rope scaling, each in its own way: the longest reading counts here, so
+    that no request is taken for too long that an engine would serve.
+    """
+    texts = config.get("text_config")
+    sources = [config, texts] if isinstance(texts, dict) else [config]
+    return max((length for each in sources if (length := _length(each)) is not None), default=None)
+
+
+def _length(config: Mapping[str, JsonValue]) -> int | None:
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    factor = scaling.get("factor") if isinstance(scaling, dict) else None
+    return int(positions * factor) if isinstance(factor, int | float) and factor > 1 else positions
