@@ -27,7 +27,17 @@ from tests.parity.oracles.transformers import TransformersOracle
 from tests.parity.ours import Implementation, tokenext_model
 
 _ORACLES: Final = {"transformers": TransformersOracle, "dynamo": DynamoOracle}
-_COLUMNS: Final = ("model", "oracle", "cases", "equal", "refused", "not exact", "skipped", "mismatches", "seconds")
+_COLUMNS: Final = (
+    "model",
+    "oracle",
+    "cases",
+    "equal",
+    "refused",
+    "not exact",
+    "skipped",
+    "mismatches",
+    "seconds",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +125,9 @@ def _explain(outcomes: Sequence[Outcome]) -> None:
         _reasons("skipped", "the engine has ids", outcome.skipped, outcome.missed, outcome)
         kinds = Counter(difference.case.kind for difference in outcome.mismatches)
         if kinds:
-            print("  mismatches by kind:", ", ".join(f"{kind} {number}" for kind, number in kinds.most_common()))
+            print(
+                "  mismatches by kind:", ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+            )
 
 
 def _reasons(title: str, also: str, reasons: Counter[str], others: Counter[str], outcome: Outcome) -> None:
@@ -126,7 +138,9 @@ def _reasons(title: str, also: str, reasons: Counter[str], others: Counter[str],
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     listed = "; ".join(f"{model.name}: {model.covers}" for model in MODELS.values())
     parser.add_argument("--models", default=",".join(MODELS), help=f"of {listed} (default: all)")

@@ -103,7 +103,9 @@ def _shown(difference: Difference, tokenizer: Any) -> dict[str, Any]:
     ours, theirs = (
         tokenizer.decode(list(ids), skip_special_tokens=False) for ids in (difference.ours, difference.theirs)
     )
-    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+    )
     near = slice(max(0, at - _SHOWN), at + _SHOWN)
     return {
         "model": difference.model,

@@ -92,7 +92,9 @@ def bfcl_entries() -> list[dict[str, Any]]:
     """Questions with their functions, of every file that has both in its entries, in file name order."""
     folder = _python_package("bfcl", BFCL) / "data"
     entries = (
-        entry for path in sorted(folder.glob("BFCL_v4_*.json")) for entry in _documents(path.read_text("utf-8"))
+        entry
+        for path in sorted(folder.glob("BFCL_v4_*.json"))
+        for entry in _documents(path.read_text("utf-8"))
     )
     return [entry for entry in entries if entry.get("function") and entry.get("question")]
 
@@ -131,14 +133,23 @@ def _run(what: str, *command: str) -> None:
     print(f"fetching {what} ...", file=sys.stderr)
     try:
         subprocess.run(
-            command, check=True, timeout=COMMAND_SECONDS, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            command,
+            check=True,
+            timeout=COMMAND_SECONDS,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
         raise FetchError(f"cannot fetch {what}: {command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise FetchError(f"cannot fetch {what}: no answer in {COMMAND_SECONDS:.0f} s; is this machine offline?") from error
+        raise FetchError(
+            f"cannot fetch {what}: no answer in {COMMAND_SECONDS:.0f} s; is this machine offline?"
+        ) from error
     except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if "err" in line.lower()] or error.stderr.splitlines()
+        lines = [
+            line for line in error.stderr.splitlines() if "err" in line.lower()
+        ] or error.stderr.splitlines()
         reason = lines[-1].strip() if lines else f"exit code {error.returncode}"
         raise FetchError(
             f"cannot fetch {what}: {reason} (needs the package registries once; later runs use {CACHE.name})"
@@ -156,4 +167,3 @@ def _move(source: Path, target: Path) -> None:
     """In one step, so that an interrupted fetch leaves nothing that looks whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(source, target)
-

@@ -44,7 +44,12 @@ class ParityModel:
         if self.template is not None:
             tokenizer_config["chat_template"] = (TEMPLATES / self.template).read_text("utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config), "utf-8")
-        config = {"model_type": self.model_type, "max_position_embeddings": 4_000_000, **_SMALL, **self.config}
+        config = {
+            "model_type": self.model_type,
+            "max_position_embeddings": 4_000_000,
+            **_SMALL,
+            **self.config,
+        }
         (folder / "config.json").write_text(json.dumps(config), "utf-8")
         tokens = {name: config[name] for name in ("bos_token_id", "eos_token_id")}
         (folder / "generation_config.json").write_text(json.dumps(tokens), "utf-8")

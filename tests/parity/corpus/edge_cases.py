@@ -47,12 +47,22 @@ def _text(text: str) -> _Object:
     return {"type": "text", "text": text}
 
 
-_SCHEMA: Final[_Object] = {"type": "object", "properties": {"z": {"type": "string"}, "a": {}}, "required": ["z"]}
+_SCHEMA: Final[_Object] = {
+    "type": "object",
+    "properties": {"z": {"type": "string"}, "a": {}},
+    "required": ["z"],
+}
 _NUMBERS: Final = [
     Raw(text)
     for text in (
         *("1.0", "1e3", "1E-7", "-0", "-0.0", "1e16", "1e15", "123456789.123456789", "18446744073709551615"),
-        *("18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "5e-324", "1e-400"),
+        *(
+            "18446744073709551616",
+            "-9223372036854775809",
+            "123456789012345678901234567890",
+            "5e-324",
+            "1e-400",
+        ),
     )
 ]
 _CHATS: Final[dict[str, _Object]] = {
@@ -63,7 +73,9 @@ _CHATS: Final[dict[str, _Object]] = {
     "unknown-message-field": {"messages": [_user("q", made_up=1)]},
     "two-users": {"messages": [_user("a"), _user("b")]},
     "two-users-in-parts": {"messages": [_user("a"), _user([_text("b"), _text("c")]), _user("")]},
-    "two-systems": {"messages": [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}, _USER]},
+    "two-systems": {
+        "messages": [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}, _USER]
+    },
     "later-system": {"messages": [_USER, _assistant("a"), {"role": "system", "content": "s"}, _USER]},
     "assistant-first": {"messages": [_assistant("a"), _USER]},
     "assistant-last": {"messages": [_USER, _assistant("a")]},
@@ -74,8 +86,12 @@ _CHATS: Final[dict[str, _Object]] = {
     "parts": {"messages": [_user([_text("a"), _text("b")])]},
     "parts-none": {"messages": [_user([])]},
     "parts-empty": {"messages": [_user([_text(""), _text("")])]},
-    "parts-of-tool": {"messages": [*_called("{}")["messages"][:2], {**_RESULT, "content": [_text("a"), _text("b")]}]},
-    "parts-image": {"messages": [_user([_text("a"), {"type": "image_url", "image_url": {"url": "data:,x"}}])]},
+    "parts-of-tool": {
+        "messages": [*_called("{}")["messages"][:2], {**_RESULT, "content": [_text("a"), _text("b")]}]
+    },
+    "parts-image": {
+        "messages": [_user([_text("a"), {"type": "image_url", "image_url": {"url": "data:,x"}}])]
+    },
     "arguments": _called('{"b":1.50, "a":"é"}'),
     "arguments-nested": _called('{"a":{"b":[1,null,true,"x"]}}', "text"),
     "arguments-empty": _called(""),
@@ -125,7 +141,10 @@ _CHATS: Final[dict[str, _Object]] = {
     "unfinished-line": {"messages": [_USER, _assistant("a\n")], **_UNFINISHED},
     "unfinished-blank": {"messages": [_USER, _assistant("  ")], **_UNFINISHED},
     "unfinished-empty": {"messages": [_USER, _assistant("")], **_UNFINISHED},
-    "unfinished-parts": {"messages": [_USER, _assistant([_text("a "), _text("b "), _text("")])], **_UNFINISHED},
+    "unfinished-parts": {
+        "messages": [_USER, _assistant([_text("a "), _text("b "), _text("")])],
+        **_UNFINISHED,
+    },
     "unfinished-user": _UNFINISHED,
     "unfinished-think": {"messages": [_USER, _assistant("<think>\nso")], **_UNFINISHED},
     "unfinished-reasoning": {"messages": [_USER, _assistant("c", reasoning_content="r")], **_UNFINISHED},
@@ -140,7 +159,12 @@ _CHATS: Final[dict[str, _Object]] = {
     "megabyte-of-spaces": {"messages": [_user(" " * _MEGABYTE)]},
     "unknown-field": {"made_up": 1},
     "documents": {"documents": [{"title": "t", "text": "x"}]},
-    "null-fields": {"tools": None, "tool_choice": None, "chat_template_kwargs": None, "reasoning_effort": None},
+    "null-fields": {
+        "tools": None,
+        "tool_choice": None,
+        "chat_template_kwargs": None,
+        "reasoning_effort": None,
+    },
 }
 _CHAT_TEXTS: Final = {
     "field-twice": '{"messages": [{"role": "user", "content": "a"}], "messages": [{"role": "user", "content": "b"}]}',

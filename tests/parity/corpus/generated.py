@@ -74,7 +74,9 @@ def _chat(rng: random.Random) -> tuple[str, _Object]:
     if kind == "odd":
         messages = _disturbed(rng, messages)
     if kind == "continue" and messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": _content(rng, kind, rng.choice((speak(), speak() + " ")))})
+        messages.append(
+            {"role": "assistant", "content": _content(rng, kind, rng.choice((speak(), speak() + " ")))}
+        )
     request["messages"] = messages
     if tools:
         request["tools"] = tools
@@ -126,7 +128,11 @@ def _answer(rng: random.Random, kind: str, speak: Any, names: list[str] | None) 
     messages: list[_Object] = []
     while names and rng.random() < 0.5 and len(messages) < 8:
         calls = [tooling.tool_call(rng, number, names) for number in range(rng.choice((1, 1, 2)))]
-        caller: _Object = {"role": "assistant", "content": rng.choice((None, None, "", speak())), "tool_calls": calls}
+        caller: _Object = {
+            "role": "assistant",
+            "content": rng.choice((None, None, "", speak())),
+            "tool_calls": calls,
+        }
         if rng.random() < 0.15:
             del caller["content"]
         if rng.random() < 0.2:
@@ -134,7 +140,9 @@ def _answer(rng: random.Random, kind: str, speak: Any, names: list[str] | None) 
         messages.append(caller)
         for call in calls:
             result = rng.choice((speak(), '{"ok": true, "n": 1.0}', "42", ""))
-            messages.append({"role": "tool", "tool_call_id": call["id"], "content": _content(rng, kind, result)})
+            messages.append(
+                {"role": "tool", "tool_call_id": call["id"], "content": _content(rng, kind, result)}
+            )
     answer: _Object = {"role": "assistant", "content": _content(rng, kind, speak())}
     if kind == "thinking" and rng.random() < 0.6:
         answer[rng.choice(("reasoning_content", "reasoning_content", "reasoning"))] = reasoning(rng)
@@ -193,5 +201,7 @@ def _completion(rng: random.Random) -> _Object:
         prompt = rng.choice(([text], [text, "b"], [1, 2, 3], [[1, 2], [3]], "", [], [[]]))
     request: _Object = {"prompt": prompt, "max_tokens": 4}
     if rng.random() < 0.2:
-        request |= rng.choice(({"echo": True}, {"suffix": "x"}, {"n": 1}, {"add_special_tokens": False}, {"user": "u"}))
+        request |= rng.choice(
+            ({"echo": True}, {"suffix": "x"}, {"n": 1}, {"add_special_tokens": False}, {"user": "u"})
+        )
     return request

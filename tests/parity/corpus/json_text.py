@@ -36,7 +36,9 @@ def write(value: Any, spelling: Spelling) -> str:
     if isinstance(value, str):
         return _string(value, spelling)
     if isinstance(value, dict):
-        items = (f"{_string(key, spelling)}{spelling.colon}{write(item, spelling)}" for key, item in value.items())
+        items = (
+            f"{_string(key, spelling)}{spelling.colon}{write(item, spelling)}" for key, item in value.items()
+        )
         return "{" + spelling.comma.join(items) + "}"
     if isinstance(value, list):
         return "[" + spelling.comma.join(write(item, spelling) for item in value) + "]"

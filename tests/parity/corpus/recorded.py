@@ -34,7 +34,12 @@ def sharegpt(seed: int, count: int) -> Iterator[Case]:
     for number, messages in enumerate(drawn):
         users = [position for position, message in enumerate(messages) if message["role"] == "user"]
         cut = rng.choice(users) + 1
-        yield Case(f"sharegpt-{seed}-{number:05d}", "sharegpt", CHAT, write({"messages": messages[:cut]}, Spelling.drawn(rng)))
+        yield Case(
+            f"sharegpt-{seed}-{number:05d}",
+            "sharegpt",
+            CHAT,
+            write({"messages": messages[:cut]}, Spelling.drawn(rng)),
+        )
 
 
 def tool_conversations(seed: int, count: int) -> Iterator[Case]:
@@ -60,14 +65,25 @@ def _tool_conversation(rng: random.Random, entry: _Object) -> _Object:
     messages: list[_Object] = [dict(message) for turn in entry["question"] for message in turn]
     while rng.random() < 0.7 and len(messages) < 12:
         calls = [_call(rng, rng.choice(functions)) for _ in range(rng.choice((1, 1, 2)))]
-        messages.append({"role": "assistant", "content": rng.choice((None, "", "Let me look that up.")), "tool_calls": calls})
+        messages.append(
+            {
+                "role": "assistant",
+                "content": rng.choice((None, "", "Let me look that up.")),
+                "tool_calls": calls,
+            }
+        )
         for call in calls:
             result = {"status": "ok", "value": rng.choice((1, 2.5, "näh", None, [1, 2])), "id": call["id"]}
             messages.append({"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result)})
         if rng.random() < 0.5:
             messages.append({"role": "assistant", "content": "Done: see above."})
-            messages.append({"role": "user", "content": rng.choice(("Thanks! And tomorrow?", "Do it again, please."))})
-    return {"messages": messages, "tools": [{"type": "function", "function": function} for function in functions]}
+            messages.append(
+                {"role": "user", "content": rng.choice(("Thanks! And tomorrow?", "Do it again, please."))}
+            )
+    return {
+        "messages": messages,
+        "tools": [{"type": "function", "function": function} for function in functions],
+    }
 
 
 def _function(rng: random.Random, function: _Object) -> _Object:
@@ -93,7 +109,9 @@ def _with_json_types(schema: Any) -> Any:
 def _call(rng: random.Random, function: _Object) -> _Object:
     properties = (function.get("parameters") or {}).get("properties") or {}
     chosen = {name: _argument(rng, schema) for name, schema in properties.items() if rng.random() < 0.8}
-    arguments = rng.choice((json.dumps(chosen), json.dumps(chosen, separators=(",", ":"), ensure_ascii=False)))
+    arguments = rng.choice(
+        (json.dumps(chosen), json.dumps(chosen, separators=(",", ":"), ensure_ascii=False))
+    )
     return {
         "id": f"call_{rng.getrandbits(32):08x}",
         "type": "function",

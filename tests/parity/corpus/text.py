@@ -28,27 +28,83 @@ _OTHER_SCRIPTS: Final = (
 _CODE: Final = (
     "def area(r: float) -> float:\n    return 3.141592653589793 * r ** 2\n",
     "for (int i = 0; i < n; ++i) {\n\tsum += a[i];\t// fast\n}\n",
-    'SELECT id, "full name" FROM t WHERE a <> \'b\' AND c IS NULL;\r\n',
-    "```json\n{\"a\": [1, 2.50, null], \"b\\n\": \"\\u00e9\"}\n```",
-    "<div class=\"x\">&amp; &lt;b&gt; <!-- c --></div>",
+    "SELECT id, \"full name\" FROM t WHERE a <> 'b' AND c IS NULL;\r\n",
+    '```json\n{"a": [1, 2.50, null], "b\\n": "\\u00e9"}\n```',
+    '<div class="x">&amp; &lt;b&gt; <!-- c --></div>',
     "| a | b |\n|---|---|\n| 1 | 2 |\n\n- [ ] todo\n  1. nested\n",
     "C:\\Users\\me\\notes.txt && rm -rf ./*  # don't",
     "\x1b[31mred\x1b[0m\tdone\x07",
 )
 SPECIAL_TOKENS: Final = (
-    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>"),
+    *(
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|begin_of_text|>",
+        "<|eot_id|>",
+        "<|start_header_id|>",
+    ),
     *("<|end_header_id|>", "<|python_tag|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<bos>", "<eos>"),
     *("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<pad>", "<think>", "</think>", "<tool_call>"),
-    *("</tool_call>", "<tool_response>", "</tool_response>", "<|vision_start|>", "<|image_pad|>", "<|im_start"),
+    *(
+        "</tool_call>",
+        "<tool_response>",
+        "</tool_response>",
+        "<|vision_start|>",
+        "<|image_pad|>",
+        "<|im_start",
+    ),
 )
 _ODD: Final = (
-    *("", " ", "\n", "\n\n\n", "\t", "  leading and trailing  ", "\r\n", "\u00a0nbsp\u2003em\u3000", "\u200b\ufeff"),
-    *("a\0b", "\0", "\x01\x02\x1f\x7f\x80\x85", "\x1c\x1d inner \x1e\x1f", "\u2028\u2029", "\ufffd\ufffe\uffff"),
-    *("e\u0301 vs é", "\u212b \u00c5 A\u030a", "ﬀ ﬁ ① Ⅷ ²", "\u1100\u1161\u11a8 각", "a\u0300\u0301\u0302\u0303"),
-    *("👨\u200d👩\u200d👧\u200d👦", "🏳️\u200d🌈 ☠️ 🇩🇪🇫🇷", "😀😃😄", "\u202eRTL override\u202c", "\U0010ffff\U000e0001"),
-    *("{{ messages }}", "{% if true %}x{% endif %}", "{# c #}", "${HOME} %s %(a)s {0}", "\\n \\u0041 \\\\ \\\""),
+    *(
+        "",
+        " ",
+        "\n",
+        "\n\n\n",
+        "\t",
+        "  leading and trailing  ",
+        "\r\n",
+        "\u00a0nbsp\u2003em\u3000",
+        "\u200b\ufeff",
+    ),
+    *(
+        "a\0b",
+        "\0",
+        "\x01\x02\x1f\x7f\x80\x85",
+        "\x1c\x1d inner \x1e\x1f",
+        "\u2028\u2029",
+        "\ufffd\ufffe\uffff",
+    ),
+    *(
+        "e\u0301 vs é",
+        "\u212b \u00c5 A\u030a",
+        "ﬀ ﬁ ① Ⅷ ²",
+        "\u1100\u1161\u11a8 각",
+        "a\u0300\u0301\u0302\u0303",
+    ),
+    *(
+        "👨\u200d👩\u200d👧\u200d👦",
+        "🏳️\u200d🌈 ☠️ 🇩🇪🇫🇷",
+        "😀😃😄",
+        "\u202eRTL override\u202c",
+        "\U0010ffff\U000e0001",
+    ),
+    *(
+        "{{ messages }}",
+        "{% if true %}x{% endif %}",
+        "{# c #}",
+        "${HOME} %s %(a)s {0}",
+        '\\n \\u0041 \\\\ \\"',
+    ),
     *("CONTINUE_FINAL_MESSAGE_TAG", "CONTINUE_FINAL_MESSAGE_TAG ", "<tool_response>x</tool_response>"),
-    *("</think>", "<think></think>", "<think>a</think>b</think>c", "▁▁ ▁under▁score▁", "Ġ Ċ ĉ", "<0x0A><0xE2>"),
+    *(
+        "</think>",
+        "<think></think>",
+        "<think>a</think>b</think>c",
+        "▁▁ ▁under▁score▁",
+        "Ġ Ċ ĉ",
+        "<0x0A><0xE2>",
+    ),
     *("'", '"', "`", "'''", "0", "-1", "1e5", "NaN", "None", "null", "true", "[]", "{}"),
 )
 _RUN_CHARACTERS: Final = " a0\n=-.#é字😀\u0301\t▁<"
@@ -72,7 +128,9 @@ def hostile(rng: random.Random) -> str:
     """Anything but prose: special tokens, control characters, mixed normal forms, long runs, broken Unicode."""
     draw = rng.random()
     if draw < 0.3:
-        return "".join(rng.choice((rng.choice(SPECIAL_TOKENS), _sentence(rng, 3), " ", "\n")) for _ in range(6))
+        return "".join(
+            rng.choice((rng.choice(SPECIAL_TOKENS), _sentence(rng, 3), " ", "\n")) for _ in range(6)
+        )
     if draw < 0.6:
         return "".join(rng.choice(_ODD) for _ in range(rng.randint(1, 4)))
     if draw < 0.75:
@@ -85,7 +143,9 @@ def hostile(rng: random.Random) -> str:
 def reasoning(rng: random.Random) -> str:
     """What a model thought before it answered."""
     text = prose(rng, 20)
-    return rng.choice((text, f"\n{text}\n", f"  {text}  ", "", "\n\n", f"{text}</think>", "so: " + hostile(rng)))
+    return rng.choice(
+        (text, f"\n{text}\n", f"  {text}  ", "", "\n\n", f"{text}</think>", "so: " + hostile(rng))
+    )
 
 
 def _sentence(rng: random.Random, words: int) -> str:

@@ -10,10 +10,34 @@ __all__ = ["arguments", "tool", "tool_call", "tool_choice", "tools"]
 
 _Object = dict[str, Any]
 
-_NAMES: Final = ("get_weather", "search", "book-flight", "f", "run_SQL2", "items", "calc", "send_mail", "lookup")
+_NAMES: Final = (
+    "get_weather",
+    "search",
+    "book-flight",
+    "f",
+    "run_SQL2",
+    "items",
+    "calc",
+    "send_mail",
+    "lookup",
+)
 # `items`, `keys`, `get` and the like are method names of a dict, which templates may mistake them for.
 _FIELDS: Final = (
-    *("city", "unit", "date", "query", "limit", "items", "keys", "values", "get", "type", "enum", "naïve", "a b"),
+    *(
+        "city",
+        "unit",
+        "date",
+        "query",
+        "limit",
+        "items",
+        "keys",
+        "values",
+        "get",
+        "type",
+        "enum",
+        "naïve",
+        "a b",
+    ),
     *("nested", "flag", "ratio", "tags", "length", "name", "0", "default"),
 )
 _NUMBERS: Final = (
@@ -21,7 +45,13 @@ _NUMBERS: Final = (
     *("9007199254740993", "18446744073709551615", "-9223372036854775808", "0.30000000000000004", "100000.0"),
 )
 # No two serializers agree on these.
-_EXTREME_NUMBERS: Final = ("-0", "18446744073709551616", "123456789012345678901234567890", "1e-400", "1.7976931348623157e308")
+_EXTREME_NUMBERS: Final = (
+    "-0",
+    "18446744073709551616",
+    "123456789012345678901234567890",
+    "1e-400",
+    "1.7976931348623157e308",
+)
 
 
 def tools(rng: random.Random) -> list[_Object]:
@@ -49,7 +79,9 @@ def tool(rng: random.Random, name: str) -> _Object:
 
 def tool_call(rng: random.Random, number: int, names: list[str]) -> _Object:
     call: _Object = {
-        "id": rng.choice((f"call_{number:06d}", f"chatcmpl-tool-{rng.getrandbits(64):016x}", f"abcdefgh{number}")),
+        "id": rng.choice(
+            (f"call_{number:06d}", f"chatcmpl-tool-{rng.getrandbits(64):016x}", f"abcdefgh{number}")
+        ),
         "type": "function",
         "function": {"name": rng.choice(names), "arguments": arguments(rng)},
     }
@@ -66,7 +98,9 @@ def arguments(rng: random.Random) -> str | _Object:
     if draw < 0.03:
         return rng.choice(("", "{}", " ", "null", "[1]", '"x"', "5"))
     if draw < 0.05:
-        return rng.choice(("{bad", '{"a": 1', "{'a': 1}", '{"a": NaN}', "{} {}", '{"a": "\\ud800"}', '{"a":1,"a":2}'))
+        return rng.choice(
+            ("{bad", '{"a": 1', "{'a': 1}", '{"a": NaN}', "{} {}", '{"a": "\\ud800"}', '{"a":1,"a":2}')
+        )
     value = {rng.choice(_FIELDS): _value(rng, 2) for _ in range(rng.choice((0, 1, 2, 4)))}
     if draw < 0.08:
         return _without_raw(value)
@@ -103,7 +137,9 @@ def _parameters(rng: random.Random) -> _Object:
 
 
 def _schema(rng: random.Random, depth: int) -> _Object:
-    kind = rng.choice(("string", "string", "integer", "number", "boolean", "array", "object", "enum", "anyOf", "null"))
+    kind = rng.choice(
+        ("string", "string", "integer", "number", "boolean", "array", "object", "enum", "anyOf", "null")
+    )
     if kind == "enum":
         return {"type": "string", "enum": [prose(rng, 2) for _ in range(rng.randint(1, 3))]}
     if kind == "anyOf":

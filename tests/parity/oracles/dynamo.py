@@ -75,7 +75,9 @@ class DynamoOracle:
             try:
                 return await asyncio.gather(*map(ask, cases))
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise OracleError(f"the Dynamo front end is gone or stuck ({type(error).__name__}); see its log") from error
+                raise OracleError(
+                    f"the Dynamo front end is gone or stuck ({type(error).__name__}); see its log"
+                ) from error
 
     def _front_end(self) -> ProcessSpec:
         return self._python(

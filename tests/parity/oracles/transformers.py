@@ -79,6 +79,8 @@ class TransformersOracle:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise OracleError(f"the transformers oracle ended; see {self._log.name} in {self._log.parent.name}")
+            raise OracleError(
+                f"the transformers oracle ended; see {self._log.name} in {self._log.parent.name}"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer

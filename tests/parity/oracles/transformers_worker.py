@@ -23,8 +23,9 @@ def chat(tokenizer: Any, body: dict[str, Any]) -> list[int]:
         "continue_final_message": unfinished,
         "add_generation_prompt": not unfinished and body.get("add_generation_prompt") is not False,
     }
+    # An argument that is given twice is a TypeError, as in any call.
     encoded = tokenizer.apply_chat_template(
-        body["messages"], tokenize=True, return_dict=True, **{**given, **arguments}
+        body["messages"], tokenize=True, return_dict=True, **given, **arguments
     )
     return list(encoded["input_ids"])
 
