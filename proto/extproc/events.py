@@ -91,6 +91,7 @@ class RequestReady:
     without a body that was seen to have none has b"".
     `body_replaceable` tells whether a Verdict may carry another body; the Session refuses it otherwise.
     `headers_mutable` is False where the headers have left already (STREAMED, decided at the end).
+    `response_body` is how the response body will be seen; NONE: not at all.
     """
 
     headers: Headers
@@ -99,6 +100,7 @@ class RequestReady:
     oversize: bool = False
     body_replaceable: bool = False
     headers_mutable: bool = True
+    response_body: BodyMode = BodyMode.NONE
 
 
 @dataclass(frozen=True, slots=True)

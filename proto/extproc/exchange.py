@@ -15,7 +15,9 @@ class Exchange(Protocol):
     """
 
     async def decide(self, request: RequestReady) -> Verdict:
-        """Decide a request. Raises ChainError to answer in the model server's stead."""
+        """Decide a request. Raises ChainError to answer in the model server's stead, and PeerProtocolError where
+        the filter runs in a mode in which this service cannot do what it is configured to do.
+        """
         ...
 
     def edit(self, event: ResponseEvent) -> ResponseEdit:

@@ -184,8 +184,8 @@ def duplex_chunks(half: str, chunks: Iterable[bytes], *, end_of_stream: bool) ->
 
 def response_headers(edit: ResponseEdit) -> Reply:
     common = CommonResponse()
-    if edit.set_headers:
-        common.header_mutation.CopyFrom(_header_mutation(edit.set_headers))
+    if edit.set_headers or edit.remove_headers:
+        common.header_mutation.CopyFrom(_header_mutation(edit.set_headers, edit.remove_headers))
     return ProcessingResponse(response_headers=HeadersResponse(response=common))
 
 

@@ -7,7 +7,7 @@ exchange, write those replies. Everything that can go wrong ends in `close`, whi
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from extproc.exchange import Exchange
 from extproc.session import Replies, Session, SessionOptions
 from extproc.verdict import NO_EDIT, PASS
 
-__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Server", "ServerOptions"]
+__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Register", "Server", "ServerOptions"]
 
 _log = logging.getLogger(__name__)
 _END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
@@ -33,6 +33,9 @@ EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 _LIVENESS: Final = "liveness"
 _READINESS_SERVICES: Final = ("readiness", EXT_PROC_SERVICE, "inference-extension", "")
 HEALTH_SERVICES: Final = (_LIVENESS, *_READINESS_SERVICES)
+
+# Adds one more gRPC service to a server that has not started (`add_XServicer_to_server`).
+Register = Callable[[Any], None]
 
 # A million ids are 5.3 MB as base64, and Envoy repeats metadata beside the body; gRPC's default is 4 MiB.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -97,6 +100,8 @@ class ExternalProcessor:
             return session.release(await exchange.decide(request)), False
         except ChainError as error:
             return session.reject(error), True
+        except PeerProtocolError:
+            raise
         except Exception:  # a bug of ours must not become the client's
             _log.exception("an exchange failed to decide a request")
             if self._fail_open:
@@ -122,10 +127,19 @@ async def _write(context: Any, replies: Replies) -> None:
 
 
 class Server:
-    """A gRPC server with the ext_proc service and gRPC health, and its life from start to drain."""
+    """A gRPC server with the ext_proc service and gRPC health, and its life from start to drain.
 
-    def __init__(self, options: ServerOptions, open_exchange: Callable[[], Exchange]) -> None:
+    `services` are served beside it, by their full names; health answers for them as it does for ext_proc.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        open_exchange: Callable[[], Exchange],
+        services: Mapping[str, Register] | None = None,
+    ) -> None:
         self._options = options
+        self._services = dict(services or {})
         limit = options.max_message_bytes
         self._server = grpc.aio.server(
             options=[
@@ -142,6 +156,8 @@ class Server:
     async def start(self) -> None:
         """Bind and serve; liveness is on, readiness is off. Raises OSError if the address is taken."""
         _register(self._server, self._processor)
+        for register in self._services.values():
+            register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set(_LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_ready(ready=False)
@@ -157,7 +173,7 @@ class Server:
         status = (
             health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         )
-        for service in _READINESS_SERVICES:
+        for service in (*_READINESS_SERVICES, *self._services):
             await self._health.set(service, status)
 
     def stop(self) -> None:

@@ -249,6 +249,7 @@ class Session:
             oversize=self._oversize,
             body_replaceable=self._body_replaceable,
             headers_mutable=self._headers_mutable,
+            response_body=self._response_mode,
         )
 
     @property

@@ -27,9 +27,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEdit:
-    """Let a piece of the response go on, changed like this. `set_headers` counts on ResponseStarted only."""
+    """Let a piece of the response go on, changed like this. Headers change on ResponseStarted only; removals
+    happen first.
+    """
 
     set_headers: Mapping[str, str] = field(default_factory=dict)
+    remove_headers: tuple[str, ...] = ()
     body: bytes | None = None
 
 

@@ -14,8 +14,22 @@ SERVED_KEY: Final = "x-gateway-destination-endpoint-served"
 SUBSET_NAMESPACE: Final = "envoy.lb.subset_hint"
 SUBSET_KEY: Final = "x-gateway-destination-endpoint-subset"
 
-# llm-d's reference Endpoint Picker: why a request was not routed.
+# llm-d's reference Endpoint Picker (llm-d-router, pkg/epp/metadata): why a request was not routed, and what a
+# client may ask of the picker. Of each pair the first name wins; the second is the older one.
 DROPPED_REASON_HEADER: Final = "x-llm-d-request-dropped-reason"
+OBJECTIVE_HEADERS: Final = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
+FAIRNESS_ID_HEADERS: Final = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
+MODEL_REWRITE_HEADERS: Final = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
+TTFT_SLO_HEADERS: Final = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
+TPOT_SLO_HEADERS: Final = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
+
+# The conformance suite of the Gateway API Inference Extension (conformance/utils/headers): a test steers the
+# choice by the first, and reads who was chosen and who served from the others. The last marks that the
+# response went through the picker.
+TEST_SELECTION_HEADER: Final = "test-epp-endpoint-selection"
+TEST_SERVED_HEADER: Final = "x-conformance-test-served-endpoint"
+TEST_SELECTED_HEADER: Final = "x-conformance-test-selected-endpoint"
+RESPONSE_SEEN_HEADER: Final = "x-went-into-resp-headers"
 
 # proto/README.md: the token record.
 RECORD_NAMESPACE: Final = "tokenext"
@@ -38,6 +52,8 @@ DYNAMO_ROUTING_MODE_HEADER: Final = "x-dynamo-routing-mode"
 CHAIN_OWNED_HEADERS: Final[tuple[str, ...]] = (
     DESTINATION_HEADER,
     "x-gateway-destination-endpoint-fallback",
+    SUBSET_KEY,
+    SERVED_KEY,
     DYNAMO_INSTANCE_HEADER,
     DYNAMO_DP_RANK_HEADER,
     DYNAMO_PREFILL_INSTANCE_HEADER,
@@ -47,5 +63,22 @@ CHAIN_OWNED_HEADERS: Final[tuple[str, ...]] = (
     "x-dp-rank",
     "x-prefill-instance-id",
     "x-prefill-dp-rank",
+    # llm-d-router, pkg/common/routing: which other workers a model server asks.
+    "x-llm-d-prefiller-host-port",
+    "x-llm-d-encoder-hosts-ports",
+    "x-llm-d-kv-cache-source-host-port",
+    "x-data-parallel-host-port",
     "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-kv-cache-source-host-port",
+)
+
+# What a client asks of the picker, and the model server has no use for.
+PICKER_HEADERS: Final[tuple[str, ...]] = (
+    STRATEGY_HEADER,
+    *OBJECTIVE_HEADERS,
+    *FAIRNESS_ID_HEADERS,
+    *MODEL_REWRITE_HEADERS,
+    *TTFT_SLO_HEADERS,
+    *TPOT_SLO_HEADERS,
 )

@@ -10,7 +10,7 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.errors import OverloadedError
+from extproc.errors import OverloadedError, PeerProtocolError
 from extproc.events import BodyMode, ResponseStarted, ResponseTrailers, Termination
 from extproc.exchange import PassingExchange
 from extproc.server import HEALTH_SERVICES, Server, ServerOptions
@@ -282,3 +282,17 @@ async def test_a_unix_socket_is_served(tmp_path):
         await call.done_writing()
     server.stop()
     await server.run_until_stopped()
+
+
+async def test_an_exchange_that_cannot_work_in_this_mode_ends_the_stream_with_its_reason():
+    async def decide(_):
+        raise PeerProtocolError("set processing_mode.request_body_mode to BUFFERED")
+
+    exchange = RecordingExchange(decide=decide)
+    async with serving(exchange, fail_open=True) as (_, channel):
+        call = opened(channel)
+        await call.write(first())
+        assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "request_body_mode" in await call.details()
+        await until_closed(exchange)
+    assert exchange.closed == [Termination.FAILED]

@@ -376,6 +376,11 @@ class TestReject:
 
 
 class TestResponse:
+    @pytest.mark.parametrize("mode", EVERY_MODE)
+    def test_a_request_is_told_how_its_response_will_be_seen(self, mode):
+        step = session_of().receive(opened(BodyMode.NONE, response=mode))
+        assert step.event.response_body is mode
+
     def served(self, response: BodyMode) -> Session:
         session = session_of()
         session.receive(opened(BodyMode.NONE, response=response))
@@ -389,8 +394,8 @@ class TestResponse:
         assert started.replies == ()
         assert isinstance(started.event, ResponseStarted)
         assert started.event.status == 404
-        (answer,) = session.acknowledge(ResponseEdit(set_headers={"x-a": "1"}))
-        assert header_changes(answer).set == {"x-a": "1"}
+        (answer,) = session.acknowledge(ResponseEdit(set_headers={"x-a": "1"}, remove_headers=("x-b",)))
+        assert (header_changes(answer).set, header_changes(answer).removed) == ({"x-a": "1"}, ["x-b"])
         assert session.receive(response_body(b"abc")).event == ResponseChunk(b"abc", end_of_stream=False)
         replies = session.acknowledge(NO_EDIT)
         assert kinds(replies) == ["response_body"]
