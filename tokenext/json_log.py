@@ -64,6 +64,10 @@ class JsonLog:
         elif record.standing is not record.before:
             self._line("parity_clean", model=record.model, probes=counts)
 
+    def process_ended(self, number: int, status: int) -> None:
+        """One of several processes ended unasked; it is started again unless its settings are at fault."""
+        self._line("process_ended", severity="error", process=number, status=status)
+
     def models(self, catalog: Catalog) -> None:
         """One line per model: which tokenizer serves it, and why that one."""
         for model in catalog.models:

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,10 +36,12 @@ from tokenext.parity import ParityRecord, Verification
 from tokenext.parity_watch import ParityWatch
 from tokenext.pool import TokenizationPool
 from tokenext.settings import Settings
+from tokenext.supervisor import Child, RestartPolicy, Supervisor, numbered
 
 __all__ = ["add"]
 
 _CHECK_FAILED: Final = 1
+MAX_PROCESSES: Final = 256
 
 _DESCRIPTION: Final = """\
 Serve ext_proc for the models of a settings file. A small one:
@@ -74,6 +77,15 @@ def add(commands: Commands) -> None:
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="the settings file (YAML)")
     parser.add_argument("--listen", metavar="ADDR", help="serve here instead: unix:/path or host:port")
     parser.add_argument("--admin", metavar="ADDR", help="serve /metrics here instead: host:port")
+    parser.add_argument(
+        "--processes",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="run N processes, each on an address of its own: unix:/run/t.sock becomes /run/t-0.sock and "
+        "t-1.sock, a port the ones after it, for --listen and --admin alike; list all in Envoy's cluster",
+    )
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help="load everything, say what was loaded, and exit")
 
 
@@ -88,9 +100,41 @@ def _run(options: argparse.Namespace) -> int:
         raise
     if options.check:
         _tell(catalog)
-    else:
-        uvloop.run(_serve(settings, catalog, load))
+        return OK
+    if options.processes > 1:
+        del catalog  # it was loaded to say at once what is wrong; every process loads its own
+        status: int = uvloop.run(_supervise(options.config, settings, options.processes))
+        return status
+    uvloop.run(_serve(settings, catalog, load, supervised=options.supervised))
     return OK
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= MAX_PROCESSES:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to {MAX_PROCESSES}")
+    return number
+
+
+async def _supervise(config: Path, settings: Settings, count: int) -> int:
+    """Run `count` processes of this command until told to stop. They end when this process does."""
+    log = JsonLog(_write_line, exchanges=False)
+
+    def launch(number: int) -> Awaitable[Child]:
+        command = [sys.executable, "-m", "tokenext", "serve", "--config", str(config), "--supervised"]
+        command += ["--listen", numbered(settings.listen, number)]
+        if settings.admin is not None:
+            command += ["--admin", numbered(settings.admin, number)]
+        return asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+
+    loop = asyncio.get_running_loop()
+    supervisor = Supervisor(
+        launch, count, policy=RestartPolicy(), clock=loop.time, observe=log.process_ended
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.forward, signal.SIGHUP)
+    return await supervisor.run()
 
 
 def _settings(config: Path, listen: str | None, admin: str | None) -> Settings:
@@ -138,7 +182,9 @@ class _Observers:
             observer.verified(record)
 
 
-async def _serve(settings: Settings, catalog: Catalog, load: partial[Catalog]) -> None:
+async def _serve(
+    settings: Settings, catalog: Catalog, load: partial[Catalog], *, supervised: bool = False
+) -> None:
     limits = settings.limits
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -189,10 +235,24 @@ async def _serve(settings: Settings, catalog: Catalog, load: partial[Catalog]) -
                     await server.start()
                 except OSError as error:
                     raise SettingsError("listen", str(error)) from None
+                if supervised:
+                    _stop_with_parent(server)
                 log.serving(server.address)
                 await server.set_ready(ready=True)
                 await server.run_until_stopped()
     log.stopped()
+
+
+def _stop_with_parent(server: Server) -> None:
+    """Stop when the pipe from the supervisor closes: however it ended, nobody would end us any more."""
+
+    def read() -> None:
+        if not os.read(sys.stdin.fileno(), 1):
+            loop.remove_reader(sys.stdin)
+            server.stop()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, read)
 
 
 def _open_oracle(asked: Verification) -> AbstractAsyncContextManager[Oracle]:

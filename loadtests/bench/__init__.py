@@ -1,0 +1,1 @@
+"""`make bench`: what the chain costs, as ratios measured interleaved in one run."""

