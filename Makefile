@@ -46,8 +46,14 @@ imports: $(READY)
 proto-lint: $(READY)
 	$(BIN)/buf lint
 
+# protoc names imports by proto package, and `tokenext.v1` would be looked for in our package tokenext: the
+# generated modules live below extproc.pb, so the imports are rewritten to say so.
+GENERATED := proto/extproc/pb/tokenext/v1
 proto: $(READY)  ## regenerate the Python code of proto/tokenext/v1
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto/extproc/pb --pyi_out=proto/extproc/pb proto/tokenext/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto/extproc/pb --pyi_out=proto/extproc/pb \
+		--grpc_python_out=proto/extproc/pb proto/tokenext/v1/*.proto
+	sed -i.orig -e 's/^from tokenext\.v1 import/from extproc.pb.tokenext.v1 import/' $(GENERATED)/*_pb2*.py*
+	rm -f $(GENERATED)/*.orig $(GENERATED)/token_record_pb2_grpc.py  # a file without a service gets an empty one
 
 test: $(READY)  ## run all tests: unit tests, then the chain on real parts
 	$(BIN)/python -m pytest -n 2 -m 'not integration'

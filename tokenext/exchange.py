@@ -1,30 +1,25 @@
 """One request on one ext_proc stream: from its body to a Verdict with the token record."""
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from typing import Final
 
 from extproc.errors import BodyTooLargeError
-from extproc.events import Headers, RequestReady, ResponseEvent, Termination
+from extproc.events import RequestReady, ResponseEvent, Termination
 from extproc.verdict import NO_EDIT, PASS, ResponseEdit, Verdict
 from extproc.wellknown import RECORD_KEY, REQUEST_ID_HEADER
-from tokenext.catalog import Catalog, Model
+from tokenext.attempt import Attempt
+from tokenext.catalog import Catalog
 from tokenext.declined import Declined, SkipReason
 from tokenext.handoff import strip
 from tokenext.json_object import JsonObject
-from tokenext.observer import OTHER_MODEL, ExchangeRecord, Observer, Outcome, Stage
-from tokenext.openai import GUARDED_PATHS, Api, parse, read_body
+from tokenext.observer import Observer, Outcome
+from tokenext.openai import GUARDED_PATHS
 from tokenext.pool import TokenizationPool
-from tokenext.tokenization import Clock, Stopwatch, Tokenized, tokenize
+from tokenext.tokenization import Clock, Stopwatch, Tokenized
 
 __all__ = ["ExchangeOptions", "OnOversize", "TokenizeExchange"]
-
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
 
 
 class OnOversize(StrEnum):
@@ -64,7 +59,7 @@ class TokenizeExchange:
 
     async def decide(self, request: RequestReady) -> Verdict:
         """Tokenize a request. Raises BodyTooLargeError where oversize bodies are to be refused."""
-        attempt = _Attempt(Stopwatch(self._clock))
+        attempt = Attempt(Stopwatch(self._clock))
         outcome, reason = Outcome.PASSED, ""
         try:
             tokenized = await self._tokenize(request, attempt)
@@ -79,10 +74,10 @@ class TokenizeExchange:
             raise
         else:
             outcome, reason = Outcome.TOKENIZED, tokenized.record.reason
-            attempt.tokenized = tokenized
             return self._verdict(request, attempt, tokenized)
         finally:
-            self._observer.exchanged(attempt.record(outcome, reason, request.headers))
+            request_id = request.headers.get(REQUEST_ID_HEADER, "")
+            self._observer.exchanged(attempt.record(outcome, reason, request_id))
 
     def edit(self, event: ResponseEvent) -> ResponseEdit:
         del event
@@ -94,7 +89,7 @@ class TokenizeExchange:
     async def close(self, termination: Termination) -> None:
         pass
 
-    async def _tokenize(self, request: RequestReady, attempt: "_Attempt") -> Tokenized:
+    async def _tokenize(self, request: RequestReady, attempt: Attempt) -> Tokenized:
         path = request.headers.path
         if request.headers.method != "POST" or path not in GUARDED_PATHS:
             raise Declined(SkipReason.NOT_OPENAI_PATH)
@@ -104,65 +99,24 @@ class TokenizeExchange:
             raise Declined(SkipReason.OVERSIZE)
         if not request.body:
             raise Declined(SkipReason.NO_BODY)
-        body = attempt.body = read_body(request.body)
-        api = _APIS.get(path)
-        if api is None:
-            raise Declined(SkipReason.NOT_OPENAI_PATH)
-        prompt_request = parse(api, body)
-        model = attempt.model = self._catalog().find(prompt_request.model)
-        attempt.watch.lap(Stage.PARSE)
-        if model is None:
-            raise Declined(SkipReason.UNKNOWN_MODEL)
-        return await self._pool.run(
-            partial(
-                tokenize,
-                model,
-                prompt_request,
-                body,
-                body_replaceable=request.body_replaceable,
-                watch=attempt.watch,
-            )
+        return await attempt.tokenize(
+            path,
+            request.body,
+            self._catalog(),
+            self._pool,
+            body_replaceable=request.body_replaceable,
         )
 
-    def _passing(self, request: RequestReady, attempt: "_Attempt") -> Verdict:
+    def _passing(self, request: RequestReady, attempt: Attempt) -> Verdict:
         """Let the request pass, without the fields that only the chain may set."""
         body = _stripped(request, attempt.body)
         return PASS if body is None else Verdict(body=body)
 
-    def _verdict(self, request: RequestReady, attempt: "_Attempt", tokenized: Tokenized) -> Verdict:
+    def _verdict(self, request: RequestReady, attempt: Attempt, tokenized: Tokenized) -> Verdict:
         body = tokenized.body
         return Verdict(
             body=_stripped(request, attempt.body) if body is None else body,
             metadata={self._options.metadata_namespace: {RECORD_KEY: tokenized.metadata}},
-        )
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What became known of a request so far. Owned by one call of `decide`."""
-
-    watch: Stopwatch
-    body: JsonObject | None = None
-    model: Model | None = None
-    tokenized: Tokenized | None = None
-
-    def record(self, outcome: Outcome, reason: str, headers: Headers) -> ExchangeRecord:
-        model = OTHER_MODEL if self.model is None else self.model.name
-        request_id = headers.get(REQUEST_ID_HEADER, "")
-        # A client may choose the id, so only what has the form of one is kept.
-        request_id = request_id if _UUID.fullmatch(request_id) else ""
-        seconds = self.watch.taken()
-        if self.tokenized is None:
-            return ExchangeRecord(model, outcome, reason, request_id=request_id, seconds=seconds)
-        return ExchangeRecord(
-            model,
-            outcome,
-            reason,
-            engine_exact=self.tokenized.record.engine_exact,
-            handed_off=self.tokenized.body is not None,
-            prompt_tokens=len(self.tokenized.record.token_ids),
-            request_id=request_id,
-            seconds=seconds,
         )
 
 

@@ -32,17 +32,19 @@ class TokenizationPool:
         """Jobs that run or wait."""
         return self._held
 
-    async def run(self, job: Callable[[], T]) -> T:
+    async def run(self, job: Callable[[], T], *, deadline_seconds: float | None = None) -> T:
         """The job's result. Raises Declined if the queue is full or the deadline passes, else what it raises.
 
-        A job that nobody waits for any more, by deadline or cancellation, is not begun; one that has begun
-        ends unheard.
+        `deadline_seconds` only shortens the pool's own. A job that nobody waits for any more, by deadline or
+        cancellation, is not begun; one that has begun ends unheard.
         """
         with self._lock:
             if self._held >= self._capacity:
                 raise Declined(SkipReason.QUEUE_FULL)
             self._held += 1
         abandoned = Event()
+        if deadline_seconds is None or deadline_seconds > self._deadline_seconds:
+            deadline_seconds = self._deadline_seconds
         try:
             result = asyncio.wrap_future(self._executor.submit(self._work, job, abandoned))
         except RuntimeError:  # closed: the process is going down
@@ -50,7 +52,7 @@ class TokenizationPool:
             raise Declined(SkipReason.QUEUE_FULL) from None
         result.add_done_callback(_heed)
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with asyncio.timeout(deadline_seconds):
                 # Shielded: a cancelled future would never run, so never give its place back.
                 return await asyncio.shield(result)
         except TimeoutError:

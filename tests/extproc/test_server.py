@@ -107,6 +107,21 @@ async def test_health_tells_liveness_from_readiness():
         assert [await status(name) for name in HEALTH_SERVICES if name != "liveness"] == [NOT_SERVING] * 4
 
 
+async def test_further_services_are_served_beside_ext_proc_and_have_a_health_of_their_own():
+    added = []
+    server = Server(ServerOptions("127.0.0.1:0"), PassingExchange, services={"a.v1.Service": added.append})
+    await server.start()
+    await server.set_ready(ready=True)
+    running = asyncio.create_task(server.run_until_stopped())
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        request = health_pb2.HealthCheckRequest(service="a.v1.Service")
+        answer = await health_pb2_grpc.HealthStub(channel).Check(request)
+    server.stop()
+    await running
+    assert answer.status == SERVING
+    assert len(added) == 1
+
+
 async def test_a_request_is_decided_and_its_stream_ends_once():
     async def decide(request):
         return Verdict(set_headers={"x-length": str(len(request.body))})

@@ -1,0 +1,78 @@
+"""One try at tokenizing a request, whoever asks: from a body's bytes to a record, or to why there is none."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from tokenext.catalog import Catalog, Model
+from tokenext.declined import Declined, SkipReason
+from tokenext.json_object import JsonObject
+from tokenext.observer import OTHER_MODEL, ExchangeRecord, Outcome, Stage
+from tokenext.openai import Api, parse, read_body
+from tokenext.pool import TokenizationPool
+from tokenext.tokenization import Stopwatch, Tokenized, tokenize
+
+__all__ = ["Attempt"]
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What became known of a request so far. Owned by the one call that makes the attempt."""
+
+    watch: Stopwatch
+    body: JsonObject | None = None
+    model: Model | None = None
+    tokenized: Tokenized | None = None
+
+    async def tokenize(
+        self,
+        path: str,
+        text: bytes,
+        catalog: Catalog,
+        pool: TokenizationPool,
+        *,
+        model_name: str = "",
+        body_replaceable: bool = False,
+        deadline_seconds: float | None = None,
+    ) -> Tokenized:
+        """Raises Declined. `path` has no query; `model_name` takes the place of the body's own.
+
+        `deadline_seconds` counts from when a worker thread is asked for, and only shortens the pool's own.
+        """
+        self.body = read_body(text)
+        api = _APIS.get(path)
+        if api is None:
+            raise Declined(SkipReason.NOT_OPENAI_PATH)
+        request = parse(api, self.body)
+        model = self.model = catalog.find(model_name or request.model)
+        self.watch.lap(Stage.PARSE)
+        if model is None:
+            raise Declined(SkipReason.UNKNOWN_MODEL)
+        job = partial(
+            tokenize, model, request, self.body, body_replaceable=body_replaceable, watch=self.watch
+        )
+        self.tokenized = await pool.run(job, deadline_seconds=deadline_seconds)
+        return self.tokenized
+
+    def record(self, outcome: Outcome, reason: str, request_id: str = "") -> ExchangeRecord:
+        """The fact it leaves behind. A client may choose `request_id`: it stays if it has the form of one."""
+        model = OTHER_MODEL if self.model is None else self.model.name
+        request_id = request_id if _UUID.fullmatch(request_id) else ""
+        seconds = self.watch.taken()
+        if self.tokenized is None:
+            return ExchangeRecord(model, outcome, reason, request_id=request_id, seconds=seconds)
+        return ExchangeRecord(
+            model,
+            outcome,
+            reason,
+            engine_exact=self.tokenized.record.engine_exact,
+            handed_off=self.tokenized.body is not None,
+            prompt_tokens=len(self.tokenized.record.token_ids),
+            request_id=request_id,
+            seconds=seconds,
+        )

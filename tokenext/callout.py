@@ -1,0 +1,86 @@
+"""Tokenization on demand: what the Tokenization RPC does for each prompt, without gRPC."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from extproc.token_metadata import TokenRecord
+from tokenext.attempt import Attempt
+from tokenext.catalog import Catalog
+from tokenext.declined import Declined, SkipReason
+from tokenext.observer import Observer, Outcome
+from tokenext.pool import TokenizationPool
+from tokenext.tokenization import Clock, Stopwatch
+
+__all__ = ["Callout", "Prompt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One HTTP request as somebody else saw it. `model` replaces the body's own; "" keeps it."""
+
+    path: str
+    body: bytes
+    model: str = ""
+
+
+class Callout:
+    """Answers with the record that ext_proc would have attached, from the same models, threads and limits.
+
+    Every prompt is reported to the observer, as a request is.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Callable[[], Catalog],
+        pool: TokenizationPool,
+        observer: Observer,
+        clock: Clock,
+        max_body_bytes: int,
+    ) -> None:
+        self._catalog = catalog
+        self._pool = pool
+        self._observer = observer
+        self._clock = clock
+        self._max_body_bytes = max_body_bytes
+
+    async def answer(
+        self, prompts: Sequence[Prompt], *, deadline_seconds: float | None = None
+    ) -> list[TokenRecord | SkipReason]:
+        """One answer for each prompt, in their order. Never raises for what a prompt holds."""
+        return await asyncio.gather(*(self._answer(prompt, deadline_seconds) for prompt in prompts))
+
+    async def _answer(self, prompt: Prompt, deadline_seconds: float | None) -> TokenRecord | SkipReason:
+        attempt = Attempt(Stopwatch(self._clock))
+        outcome, reason = Outcome.PASSED, ""
+        try:
+            record = await self._tokenize(prompt, attempt, deadline_seconds)
+        except Declined as declined:
+            reason = declined.reason.value
+            return declined.reason
+        except asyncio.CancelledError:
+            reason = SkipReason.CANCELLED.value
+            raise
+        else:
+            outcome, reason = Outcome.TOKENIZED, record.reason
+            return record
+        finally:
+            self._observer.exchanged(attempt.record(outcome, reason))
+
+    async def _tokenize(
+        self, prompt: Prompt, attempt: Attempt, deadline_seconds: float | None
+    ) -> TokenRecord:
+        if len(prompt.body) > self._max_body_bytes:
+            raise Declined(SkipReason.OVERSIZE)
+        if not prompt.body:
+            raise Declined(SkipReason.NO_BODY)
+        tokenized = await attempt.tokenize(
+            prompt.path.partition("?")[0],
+            prompt.body,
+            self._catalog(),
+            self._pool,
+            model_name=prompt.model,
+            deadline_seconds=deadline_seconds,
+        )
+        return tokenized.record
