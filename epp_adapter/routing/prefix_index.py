@@ -228,6 +228,10 @@ class PrefixIndex:
             self.blocks -= len(ids)
         self._bits.release(owner)
 
+    def holds(self, owner: WorkerRank, block_id: BlockId, tier: Tier = Tier.DEVICE) -> bool:
+        cache = self._caches.get(owner)
+        return cache is not None and block_id in cache.ids.get(tier, {})
+
     def matches(self, keys: Sequence[int]) -> dict[WorkerRank, PrefixMatch]:
         """The longest prefix of `keys` (`block_keys`) that each rank holds; who holds none is absent."""
         device = longest_prefixes(keys, self._device.get)
