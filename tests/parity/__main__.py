@@ -1,8 +1,8 @@
 """Measure token fidelity: our ids against the engines' own, over generated and recorded requests.
 
-Every case goes to every chosen model. What we call exact must be what the engine makes of it: anything else is a
-mismatch, is kept below .cache/parity/failures (shortest first) and makes the exit code 1. The first run fetches
-tokenizers, text and transformers from the package registries; later runs need no network.
+Every case goes to every chosen model. What we call exact must be what the engine makes of it: anything
+else is a mismatch, is kept below .cache/parity/failures (shortest first) and makes the exit code 1. The first
+run fetches tokenizers, text and transformers from the package registries; later runs need no network.
 """
 
 import argparse
@@ -64,11 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _explain(outcomes)
     kept = keep_failures(failures, outcomes, tokenizers)
     mismatches = sum(len(outcome.mismatches) for outcome in outcomes)
+    compared = mismatches + sum(outcome.equal for outcome in outcomes)
+    asked = sum(outcome.cases for outcome in outcomes)
     where = f", the shortest {kept} in {failures.relative_to(CACHE.parents[1])}" if kept else ""
+    seconds = time.monotonic() - started
     print(
-        f"\nparity: {mismatches} mismatches in {sum(outcome.equal for outcome in outcomes) + mismatches:,} compared of "
-        f"{sum(outcome.cases for outcome in outcomes):,} cases{where} (seed {options.seed}, "
-        f"{time.monotonic() - started:.0f} s)"
+        f"\nparity: {mismatches} mismatches in {compared:,} compared of {asked:,} cases{where} "
+        f"(seed {options.seed}, {seconds:.0f} s)"
     )
     return 1 if mismatches else 0
 

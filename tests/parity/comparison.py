@@ -23,21 +23,22 @@ _SHOWN: Final = 160  # characters around the first difference
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A promise that did not hold: ids said to be the engine's own, and are not."""
+    """A promise that did not hold: ids said to be the engine's own, and are not; or a crash."""
 
     model: str
     oracle: str
     case: Case
     ours: tuple[int, ...]
     theirs: tuple[int, ...]
+    crash: str = ""
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of the cases of one model at one oracle. Every case is in exactly one of the five.
 
-    `equal` and `mismatches` are ids that we call exact. `refused`: ours are exact, and the engine answers 400 to the
-    request, with our ids too. `not_exact` and `skipped` promise nothing; counted by reason.
+    `equal` and `mismatches` are ids that we call exact, and crashes. `refused`: ours are exact, and the engine
+    refuses the request, with our ids too. `not_exact` and `skipped` promise nothing; counted by reason.
     """
 
     model: str
@@ -47,7 +48,7 @@ class Outcome:
     mismatches: list[Difference] = field(default_factory=list)
     not_exact: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    #: How often ids that promise nothing were right all the same, and how often the engine has ids and we do not.
+    #: How often ids that promise nothing were right all the same, and how often only the engine has ids.
     right_anyhow: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     #: Cases behind the counts above, for whoever wants to serve more of them: reason -> name of a case.
@@ -64,7 +65,9 @@ def compare(
 ) -> Outcome:
     outcome = Outcome(model, oracle)
     for case, result, answer in zip(cases, ours, theirs, strict=True):
-        if result.ids is None:
+        if result.crash:
+            outcome.mismatches.append(Difference(model, oracle, case, (), answer.ids or (), result.crash))
+        elif result.ids is None:
             outcome.skipped[result.reason] += 1
             if answer.ids is not None:
                 outcome.missed[result.reason] += 1
@@ -112,6 +115,7 @@ def _shown(difference: Difference, tokenizer: Any) -> dict[str, Any]:
         "oracle": difference.oracle,
         "case": difference.case.name,
         "kind": difference.case.kind,
+        "crash": difference.crash,
         "first_difference_at_character": at,
         "ours_near_it": ours[near],
         "theirs_near_it": theirs[near],

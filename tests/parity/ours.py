@@ -1,8 +1,8 @@
 """The implementation under measurement, behind the smallest seam that parity needs."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -11,11 +11,10 @@ from tests.parity.corpus.case import CHAT
 from tokenext.catalog import Model
 from tokenext.chat_template import ChatTemplates
 from tokenext.declined import Declined
-from tokenext.loading import load_catalog
-from tokenext.model_files import read_model
+from tokenext.loading import LoadedModel, load_model
 from tokenext.openai import Api, parse, read_body
 from tokenext.profiles import PlainProfile
-from tokenext.settings import decode
+from tokenext.settings import ModelSettings
 from tokenext.tokenization import Stopwatch, tokenize
 
 __all__ = ["Implementation", "Result", "tokenext_model"]
@@ -23,16 +22,20 @@ __all__ = ["Implementation", "Result", "tokenext_model"]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`ids` is None where the request is left untokenized. `exact` promises that they are the engine's own."""
+    """`ids` is None where the request is left untokenized. `exact` promises that they are the engine's.
+
+    `crash` is what tokenext raised where it may raise nothing: a fault of ours, whatever the engine says.
+    """
 
     ids: tuple[int, ...] | None
     exact: bool
     reason: str = ""
+    crash: str = ""
 
 
 class Implementation(Protocol):
     def ids_for(self, body: str, path: str) -> Result:
-        """What we make of a request. Never raises for what a client sent."""
+        """What we make of a request. Never raises: what should not happen is told as `crash`."""
         ...
 
 
@@ -51,36 +54,31 @@ class _Tokenext:
             )
         except Declined as declined:
             return Result(None, exact=False, reason=declined.reason.value)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on and tells
+            return Result(None, exact=False, reason="crash", crash=f"{type(error).__name__}: {error}"[:200])
         record = tokenized.record
         return Result(tuple(record.token_ids.as_array()), exact=record.engine_exact, reason=record.reason)
 
 
 def tokenext_model(name: str, folder: Path, profile: str) -> Implementation:
-    """A model directory as `tokenext serve` loads it, with the profile of an engine. Raises KeyError, SettingsError."""
-    settings = f"listen: unix:/tmp/unused.sock\nmodels:\n  - {{name: {name}, source: {folder}}}\n"
-    catalog = load_catalog(decode(settings.encode(), source="parity"), source="parity", now=datetime.now)
-    model = catalog.find(name)
-    assert model is not None
-    return _Tokenext(_PROFILES[profile](model, folder))
+    """A model directory as `tokenext serve` loads it, with an engine's profile. Raises SettingsError."""
+    settings = ModelSettings(name=name, source=str(folder))
+    loaded = load_model(settings, "model", source="parity", now=datetime.now)
+    return _Tokenext(_PROFILES[profile](loaded))
 
 
-def _as_loaded(model: Model, _: Path) -> Model:
-    return model
+def _dynamo(loaded: LoadedModel) -> Model:
+    assert loaded.model.profile.name == "dynamo"
+    return loaded.model
 
 
-def _plain(model: Model, folder: Path) -> Model:
-    """Stands for transformers until tokenext has a profile of that name."""
-    files = read_model(folder)
-    templates = ChatTemplates(files.chat_templates, now=datetime.now)
-    return Model(
-        name=model.name,
-        aliases=(),
-        digest=model.digest,
-        engine=model.engine,
-        engine_reason=model.engine_reason,
-        profile=PlainProfile(templates, files.special_tokens),
-        handoff=model.handoff,
-    )
+def _transformers(loaded: LoadedModel) -> Model:
+    """The plain profile, until tokenext has one that follows transformers."""
+    templates = ChatTemplates(loaded.files.chat_templates, now=datetime.now)
+    return replace(loaded.model, profile=PlainProfile(templates, loaded.files.special_tokens))
 
 
-_PROFILES: Final[Mapping] = {"dynamo": _as_loaded, "transformers": _plain}
+_PROFILES: Final[Mapping[str, Callable[[LoadedModel], Model]]] = {
+    "dynamo": _dynamo,
+    "transformers": _transformers,
+}

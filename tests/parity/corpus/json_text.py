@@ -1,4 +1,4 @@
-"""Writes JSON as clients spell it: compact or spaced, escaped or not, and with tokens no serializer would write."""
+"""Writes JSON as clients spell it: compact or spaced, escaped or not, with what no serializer would write."""
 
 import json
 import random
@@ -26,7 +26,7 @@ class Spelling:
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spelling":
         comma, colon = rng.choice(((", ", ": "), (",", ":"), (",\n  ", ": "), (" ,", " : ")))
-        return cls(comma, colon, ascii_only=rng.random() < 0.5)  # noqa: PLR2004  # an even chance
+        return cls(comma, colon, ascii_only=rng.random() < 0.5)
 
 
 def write(value: Any, spelling: Spelling) -> str:

@@ -1,4 +1,4 @@
-"""Recorded text as requests: ShareGPT conversations, and conversations made from BFCL's questions and functions."""
+"""Recorded text as requests: ShareGPT's conversations, and others made of BFCL's questions and functions."""
 
 import json
 import random

@@ -1,17 +1,20 @@
 """Text of many kinds: plain prose, code, many scripts, and what tokenizers and templates may stumble over."""
 
+# ruff: noqa: RUF001  # letters that look like others are the point
+
 import random
 from typing import Final
 
 __all__ = ["SPECIAL_TOKENS", "hostile", "prose", "reasoning"]
 
-_WORDS: Final = (
-    "the river carries what nobody asked for and returns it changed by noon a lamp was left burning on purpose "
-    "because engineers measure twice and then argue about the ruler while rain writes quickly without any plan "
-    "please summarise compare translate explain list refactor this function table recipe letter for me in three "
-    "steps using only words that my grandmother would accept I'll don't it's we've they're o'clock naïve café "
-    "HTTP GPU JSON k8s 3.14 2,718 $9.99 100% x86_64 C++ node.js user@example.org"
-).split()
+_VOCABULARY: Final = """
+the river carries what nobody asked for and returns it changed by noon a lamp was left burning on purpose
+because engineers measure twice and then argue about the ruler while rain writes quickly without any plan
+please summarise compare translate explain list refactor this function table recipe letter for me in
+three steps using only words that my grandmother would accept I'll don't it's we've they're o'clock naïve
+café HTTP GPU JSON k8s 3.14 2,718 $9.99 100% x86_64 C++ node.js user@example.org
+"""
+_WORDS: Final = tuple(_VOCABULARY.split())
 _OTHER_SCRIPTS: Final = (
     "今天天气很好，我们去公园散步吧。",
     "東京の夜景はとても綺麗でした。カタカナとひらがな",
@@ -125,7 +128,7 @@ def prose(rng: random.Random, words: int = 40) -> str:
 
 
 def hostile(rng: random.Random) -> str:
-    """Anything but prose: special tokens, control characters, mixed normal forms, long runs, broken Unicode."""
+    """Anything but prose: special tokens, control characters, normal forms, long runs, broken Unicode."""
     draw = rng.random()
     if draw < 0.3:
         return "".join(

@@ -93,7 +93,7 @@ def tool_call(rng: random.Random, number: int, names: list[str]) -> _Object:
 
 
 def arguments(rng: random.Random) -> str | _Object:
-    """A JSON string mostly well-formed; sometimes empty, of another type, malformed, or not a string at all."""
+    """A JSON string, mostly well-formed; sometimes empty, of another type, malformed, or no string at all."""
     draw = rng.random()
     if draw < 0.03:
         return rng.choice(("", "{}", " ", "null", "[1]", '"x"', "5"))

@@ -1,8 +1,8 @@
 """NVIDIA Dynamo as the oracle: its own front end, asked for the ids it would send to a worker.
 
-The annotation `query_instance_id:` makes the front end answer with `nvext.token_ids` and a worker, without any
-inference. It wants the KV router and a worker that is registered: one mocker for each model. Events go over NATS,
-since with ZMQ the mocker listens on all interfaces whatever it is told.
+The annotation `query_instance_id:` makes the front end answer with `nvext.token_ids` and a worker, without
+any inference. It wants the KV router and a worker that is registered: one mocker for each model. Events go
+over NATS, since with ZMQ the mocker listens on all interfaces whatever it is told.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Runs in the oracle's own environment: reads requests as JSON lines, answers with transformers' token ids.
 
-It knows nothing of this project. What a request means here is what a caller of transformers would write: messages
-and tools as they are, template arguments as keyword arguments, a completion's prompt through the tokenizer's call.
+It knows nothing of this project. What a request means here is what a caller of transformers would write:
+messages and tools as they are, template arguments as keyword arguments, a completion's prompt through the
+tokenizer's call.
 """
 
 import json
@@ -53,7 +54,7 @@ def answer(tokenizers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any
         body = json.loads(request["body"])
         ids = (chat if request["do"] == "chat" else completion)(tokenizers[folder], body)
     # Whatever a template or a tokenizer raises is the oracle's refusal of this request.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # as said
         return {"detail": f"{type(error).__name__}: {error}"[:300]}
     return {"ids": ids}
 
@@ -61,7 +62,8 @@ def answer(tokenizers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any
 def main() -> None:
     tokenizers: dict[str, Any] = {}
     for line in sys.stdin:
-        print(json.dumps(answer(tokenizers, json.loads(line))), flush=True)
+        sys.stdout.write(json.dumps(answer(tokenizers, json.loads(line))) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
