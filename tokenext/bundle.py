@@ -1,7 +1,8 @@
 """A bundle: a model directory made ahead of time, with a manifest that says what is in it and where from.
 
     bundle.json                              the manifest
-    tokenizer.json                           the canonical tokenizer
+    tokenizer.json                           the tokenizer as it is, for engines that read the file (Dynamo)
+    tokenizer.transformers.json              what transformers makes of it, for engines that load it so (vLLM)
     chat_template.jinja                      the chat template, where the model has one
     additional_chat_templates/NAME.jinja     templates by other names
 
@@ -26,11 +27,12 @@ __all__ = ["MANIFEST", "Contents", "Manifest", "Origin", "TemplateEntry", "compo
 
 MANIFEST: Final = "bundle.json"
 _FORMAT: Final = 1
-_TOKENIZER: Final = "tokenizer.json"
+_FILE: Final = "tokenizer.json"
+_TRANSFORMERS: Final = "tokenizer.transformers.json"
 # A template's name becomes a file's name, and comes from files that somebody else wrote.
 _TEMPLATE_NAME: Final = re.compile(r"\w[\w.-]{0,99}")
 _BUNDLED_FILE: Final = re.compile(
-    r"tokenizer\.json|chat_template\.jinja|additional_chat_templates/\w[\w.-]{0,99}\.jinja"
+    r"tokenizer(\.transformers)?\.json|chat_template\.jinja|additional_chat_templates/\w[\w.-]{0,99}\.jinja"
 )
 
 
@@ -53,10 +55,9 @@ class TemplateEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the bundler knows. `tokenizer` says how it was made, `versions` with what."""
+    """What the bundler knows. `versions` are those of what it was made with."""
 
     origin: Origin
-    tokenizer: str
     versions: dict[str, str]
     special_tokens: dict[str, str] = {}
     chat_template_kwargs: dict[str, Any] = {}
@@ -76,15 +77,19 @@ class Manifest(Contents, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 def compose(
     contents: Contents,
-    tokenizer_json: bytes,
+    *,
+    tokenizer_json: bytes | None,
+    transformers_json: bytes | None,
     templates: Mapping[str, str],
     formats: Mapping[str, ContentFormat],
 ) -> dict[str, bytes]:
     """The files of a bundle by their paths; the manifest is one of them. The same input gives the same bytes.
 
-    `formats` has an entry for each template. Raises ValueError for a template's name that is no file's name.
+    There is one tokenizer at least; `formats` has an entry for each template. Raises ValueError for a
+    template's name that is no file's name.
     """
-    files = {_TOKENIZER: tokenizer_json}
+    tokenizers = {_FILE: tokenizer_json, _TRANSFORMERS: transformers_json}
+    files = {path: content for path, content in tokenizers.items() if content is not None}
     entries: dict[str, TemplateEntry] = {}
     for name in sorted(templates):
         path = _template_path(name)
@@ -111,7 +116,8 @@ def read_bundle(directory: Path) -> tuple[Manifest, ModelFiles] | None:
     contents = {name: _verified(directory / name, expected) for name, expected in manifest.files.items()}
     try:
         files = ModelFiles(
-            tokenizer_json=contents[_TOKENIZER],
+            tokenizer_json=contents.get(_FILE) or contents[_TRANSFORMERS],
+            transformers_json=contents.get(_TRANSFORMERS),
             # `default` first of all, as ModelFiles has it.
             chat_templates={
                 name: contents[entry.file].decode()

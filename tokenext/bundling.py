@@ -51,33 +51,37 @@ class Bundled:
     differing: tuple[str, ...]
 
 
-def make_bundle(source: str, output: Path, canonicalizer: Canonicalizer, options: BundleOptions) -> Bundled:
+def make_bundle(
+    source: str, output: Path, canonicalizer: Canonicalizer | None, options: BundleOptions
+) -> Bundled:
     """Bundle a directory or hub id into `output`, which is replaced if it is a bundle already.
 
-    Raises SettingsError; `output` is then as it was.
+    Without a canonicalizer there is only the tokenizer.json that the model has. Raises SettingsError;
+    `output` is then as it was.
     """
     target = output.resolve()
     _check_target(target, output)
-    found = locate_pinned(source, patterns=_PATTERNS, source="bundle", key="SOURCE")
+    found = locate_pinned(source, patterns=_PATTERNS, source="SOURCE", key=None)
     if (found.directory / MANIFEST).exists():
         raise SettingsError(source, "is a bundle already; bundle the model that it was made of")
     try:
-        canonical = canonicalizer.read(found.directory)
+        canonical = None if canonicalizer is None else canonicalizer.read(found.directory)
     except CanonicalError as error:
         raise SettingsError(source, str(error)) from None
+    transformers_json = None if canonical is None else canonical.tokenizer_json
+    # A model may have no tokenizer.json: then transformers makes one of other files.
+    has_file = transformers_json is None or (found.directory / "tokenizer.json").exists()
     files = read_model(
-        found.directory, chat_template=options.chat_template, tokenizer_json=canonical.tokenizer_json
+        found.directory,
+        chat_template=options.chat_template,
+        tokenizer_json=None if has_file else transformers_json,
     )
-    try:
-        HuggingFaceEngine(files.tokenizer_json)
-    except TokenizerFileError as error:
-        raise SettingsError(
-            str(found.directory / "tokenizer.json"), f"is no usable tokenizer: {error}"
-        ) from None
+    _check_tokenizer(files.tokenizer_json, found.directory / "tokenizer.json")
+    if transformers_json is not None:
+        _check_tokenizer(transformers_json, found.directory)
     contents = Contents(
         origin=_origin(found),
-        tokenizer=canonicalizer.name,
-        versions={"tokenext-chain": version("tokenext-chain"), **canonical.versions},
+        versions={"tokenext-chain": version("tokenext-chain"), **(canonical.versions if canonical else {})},
         special_tokens=dict(files.special_tokens),
         chat_template_kwargs=dict(options.chat_template_kwargs),
         max_length=options.max_length or files.max_positions,
@@ -85,11 +89,24 @@ def make_bundle(source: str, output: Path, canonicalizer: Canonicalizer, options
         renderer=files.renderer,
     )
     try:
-        parts = compose(contents, files.tokenizer_json, files.chat_templates, _formats(files, source))
+        parts = compose(
+            contents,
+            tokenizer_json=files.tokenizer_json if has_file else None,
+            transformers_json=transformers_json,
+            templates=files.chat_templates,
+            formats=_formats(files, source),
+        )
     except ValueError as error:
         raise SettingsError(source, str(error)) from None
     manifest = _write(parts, target)
-    return Bundled(manifest, _differing(files, canonical))
+    return Bundled(manifest, () if canonical is None else _differing(files, canonical))
+
+
+def _check_tokenizer(tokenizer_json: bytes, named: Path) -> None:
+    try:
+        HuggingFaceEngine(tokenizer_json)
+    except TokenizerFileError as error:
+        raise SettingsError(str(named), f"is no usable tokenizer: {error}") from None
 
 
 def _check_target(target: Path, named: Path) -> None:
@@ -127,8 +144,6 @@ def _origin(found: Pinned) -> Origin:
 
 
 def _differing(files: ModelFiles, canonical: Canonical) -> tuple[str, ...]:
-    if not canonical.special_tokens:
-        return ()
     names = files.special_tokens.keys() | canonical.special_tokens.keys()
     return tuple(
         sorted(name for name in names if files.special_tokens.get(name) != canonical.special_tokens.get(name))

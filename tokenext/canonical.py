@@ -1,8 +1,10 @@
-"""The canonical tokenizer of a model directory: the one its engine works with.
+"""The tokenizer that transformers makes of a model directory: the one that vLLM and its like work with.
 
-Engines load tokenizers through transformers, which rewrites some of them while it loads (facts: Llama 2's
-normalizer, the gpt-4o class), so that tokenizer.json alone can give other ids. Beyond the standard library
-only transformers is imported, and only by who asks for it: the seam runs in any environment.
+transformers rewrites some tokenizers while it loads them (Llama 2's normalizer, the gpt-4o class), so that
+tokenizer.json alone gives other ids. NVIDIA Dynamo's frontend is another matter: it reads the file.
+
+Beyond the standard library only transformers is imported, and only by who asks for it: the seam runs in any
+environment.
 """
 
 import json
@@ -10,21 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 __all__ = [
     "Canonical",
     "CanonicalError",
     "Canonicalizer",
     "FakeCanonicalizer",
-    "FileAsItIs",
     "ThroughTransformers",
     "transformers_version",
 ]
 
 
 class CanonicalError(ValueError):
-    """No tokenizer can be had from this directory; the message says why."""
+    """The directory has no tokenizer that can be loaded; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +38,13 @@ class Canonical:
 
 
 class Canonicalizer(Protocol):
-    @property
-    def name(self) -> str:
-        """A fixed word for the manifest."""
-        ...
-
     def read(self, directory: Path) -> Canonical:
         """The tokenizer of a model directory, the same bytes every time. Raises CanonicalError."""
         ...
 
 
-class FileAsItIs:
-    name: Final = "tokenizer.json"
-
-    def read(self, directory: Path) -> Canonical:
-        path = directory / "tokenizer.json"
-        try:
-            return Canonical(path.read_bytes(), {})
-        except OSError as error:
-            raise CanonicalError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 class ThroughTransformers:
     """`AutoTokenizer(...).backend_tokenizer`, from local files only; a model's own code is never run."""
-
-    name: Final = "transformers"
 
     def read(self, directory: Path) -> Canonical:
         # It takes seconds, and only bundling needs it.
@@ -88,10 +71,8 @@ class ThroughTransformers:
 class FakeCanonicalizer:
     """Writes the file anew: the same tokenizer in other bytes, so that a test sees whose work it has."""
 
-    name: Final = "fake"
-
     def read(self, directory: Path) -> Canonical:
-        document = json.loads(FileAsItIs().read(directory).tokenizer_json)
+        document = json.loads((directory / "tokenizer.json").read_bytes())
         return Canonical(json.dumps(document, indent=1).encode(), {"fake": "1"})
 
 

@@ -24,7 +24,7 @@ class Pinned:
     revision: str | None = None
 
 
-def locate(model_source: str, *, source: str, key: str) -> Path:
+def locate(model_source: str, *, source: str, key: str | None) -> Path:
     """The directory of a model: the one that is named, or the hub's copy. Raises SettingsError.
 
     `source` and `key` are what errors name.
@@ -40,7 +40,7 @@ def locate(model_source: str, *, source: str, key: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILE_PATTERNS)))
 
 
-def locate_pinned(model_source: str, *, patterns: Sequence[str], source: str, key: str) -> Pinned:
+def locate_pinned(model_source: str, *, patterns: Sequence[str], source: str, key: str | None) -> Pinned:
     """As `locate`, at a commit that the hub names now, with every file that the patterns name.
 
     A local copy alone is not enough: nobody knows which of the files it lacks.
@@ -51,13 +51,13 @@ def locate_pinned(model_source: str, *, patterns: Sequence[str], source: str, ke
     repository, revision = _parse(model_source, source=source, key=key)
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415  # as above
 
-    with _hub_errors(model_source, source=source, key=key):
+    with _hub_errors(model_source, source=source, key=key, cached=False):
         commit = HfApi().model_info(repository, revision=revision).sha
         found = snapshot_download(repository, revision=commit, allow_patterns=list(patterns))
     return Pinned(Path(found), repository, commit)
 
 
-def _parse(model_source: str, *, source: str, key: str) -> tuple[str, str | None]:
+def _parse(model_source: str, *, source: str, key: str | None) -> tuple[str, str | None]:
     match = _HUB_ID.fullmatch(model_source)
     if match is None or model_source.startswith("."):
         raise SettingsError(
@@ -67,7 +67,7 @@ def _parse(model_source: str, *, source: str, key: str) -> tuple[str, str | None
 
 
 @contextmanager
-def _hub_errors(where: str, *, source: str, key: str) -> Iterator[None]:
+def _hub_errors(where: str, *, source: str, key: str | None, cached: bool = True) -> Iterator[None]:
     from huggingface_hub import errors  # noqa: PLC0415  # as above
 
     try:
@@ -82,7 +82,8 @@ def _hub_errors(where: str, *, source: str, key: str) -> Iterator[None]:
         problem = "is not a hub id (org/name[@revision])"
     # The library also lets its HTTP client's errors through, which are of no one type across its versions.
     except Exception:  # noqa: BLE001
-        problem = "is neither a directory, nor in the local hub cache, and the hub cannot be reached"
+        copy = ", nor in the local hub cache," if cached else ","
+        problem = f"is no directory{copy} and the hub cannot be reached"
     else:
         return
     raise SettingsError(source, f"{where} {problem}", key)

@@ -28,10 +28,11 @@ Now = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model, and the files it was made of: people's tools show them."""
+    """A model, and what it was made of, for people's tools: its files, and the tokenizer in use."""
 
     model: Model
     files: ModelFiles
+    tokenizer_json: bytes
 
 
 def load_catalog(settings: Settings, *, source: str, now: Now) -> Catalog:
@@ -50,8 +51,9 @@ def load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> Load
     directory = locate(model.source, source=source, key=f"{key}.source")
     override = Path(model.chat_template) if model.chat_template else None
     files, template_kwargs, max_length = _read(directory, model, override)
+    tokenizer_json = _tokenizer_json(files, DynamoProfile.name)
     try:
-        choice = choose(files.tokenizer_json, model.engine)
+        choice = choose(tokenizer_json, model.engine)
     except TokenizerFileError as error:
         raise SettingsError(str(directory / "tokenizer.json"), f"is no usable tokenizer: {error}") from None
     except UnusableEngineError as error:
@@ -70,7 +72,7 @@ def load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> Load
     loaded = Model(
         name=model.name,
         aliases=model.aliases,
-        digest=digest(files.tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
+        digest=digest(tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
         engine=choice.engine,
         engine_reason=choice.reason,
         profile=profile,
@@ -78,7 +80,7 @@ def load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> Load
         max_length=max_length,
         verification=_verification(model, profile, f"{key}.verify", source=source),
     )
-    return LoadedModel(loaded, files)
+    return LoadedModel(loaded, files, tokenizer_json)
 
 
 def _read(
@@ -93,6 +95,18 @@ def _read(
         files = replace(files, chat_templates=read_template(override))
     template_kwargs = {**manifest.chat_template_kwargs, **model.chat_template_kwargs}
     return files, template_kwargs, model.max_length or manifest.max_length
+
+
+# Dynamo's frontend reads tokenizer.json. Measured with Llama 2's: what transformers makes of it gives other ids.
+# Every other engine loads through transformers.
+_READS_THE_FILE: Final = frozenset({DynamoProfile.name})
+
+
+def _tokenizer_json(files: ModelFiles, profile: str) -> bytes:
+    """The tokenizer that engines of this profile work with, as far as it is known."""
+    if profile in _READS_THE_FILE:
+        return files.tokenizer_json
+    return files.transformers_json or files.tokenizer_json
 
 
 def _verification(model: ModelSettings, profile: Profile, key: str, *, source: str) -> Verification | None:

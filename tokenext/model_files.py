@@ -42,7 +42,8 @@ class ModelFiles:
 
     `chat_templates` by name, `default` first of all; empty where the model has none. `model_type` and
     `max_positions` are config.json's, for information, empty or None where it does not say. `renderer` is
-    what engines make this model's prompts with.
+    what engines make this model's prompts with. `transformers_json` is the tokenizer that
+    transformers makes of the directory, known of bundles only.
     """
 
     tokenizer_json: bytes
@@ -51,6 +52,7 @@ class ModelFiles:
     model_type: str = ""
     max_positions: int | None = None
     renderer: Renderer = Renderer.CHAT_TEMPLATE
+    transformers_json: bytes | None = None
 
 
 def read_model(

@@ -156,6 +156,7 @@ _CHATS: Final[Mapping[str, Mapping[str, JsonValue]]] = {
         "continue_final_message": True,
     },
     "special tokens in a user's text": {"messages": [_SYSTEM, _user(_MARKS)]},
+    "spaces around special tokens": {"messages": [_user("  <s>  a </s>b  <|endoftext|>  c ")]},
     "NUL": {"messages": [_user("a\0b")]},
     "control characters": {"messages": [_user("a\x01\x1b[31mb\x7f\x85\u2028c\ufeff")]},
     "mixed normal forms": {

@@ -38,7 +38,7 @@ def render(loaded: LoadedModel, api: Api, body: JsonObject) -> Rendering:
     profile = model.profile
     prompt = profile.chat(request) if isinstance(request, ChatRequest) else profile.completion(request)
     try:
-        found = pieces(loaded.files.tokenizer_json, prompt.text, add_special_tokens=prompt.add_special_tokens)
+        found = pieces(loaded.tokenizer_json, prompt.text, add_special_tokens=prompt.add_special_tokens)
     except EngineError:
         raise Declined(SkipReason.ENGINE_FAILED) from None
     if [piece.id for piece in found] != record.token_ids.as_array().tolist():
@@ -51,7 +51,7 @@ def _cuts(loaded: LoadedModel, found: tuple[Piece, ...]) -> tuple[tuple[int, ...
     files = loaded.files
     likely = (*files.chat_templates.values(), *files.special_tokens.values())
     try:
-        points = analyse(files.tokenizer_json, likely=likely)
+        points = analyse(loaded.tokenizer_json, likely=likely)
     except UncuttableError as error:
         return (), str(error)
     ids = {number for token in points.tokens for number in token.ids.as_array()}

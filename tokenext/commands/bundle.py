@@ -10,7 +10,7 @@ import orjson
 from extproc.settings_file import SettingsError
 from extproc.verdict import JsonValue
 from tokenext.bundling import Bundled, BundleOptions, make_bundle
-from tokenext.canonical import Canonicalizer, FileAsItIs, ThroughTransformers, transformers_version
+from tokenext.canonical import Canonicalizer, ThroughTransformers, transformers_version
 from tokenext.commands.command import OK, CommandError, Commands, add_command
 
 __all__ = ["add"]
@@ -22,9 +22,9 @@ Make a self-contained model directory: canonical tokenizer, chat templates, spec
   tokenext bundle /models/Qwen3-8B -o /bundles/qwen3
   tokenext bundle Qwen/Qwen3-8B@main -o /bundles/qwen3       # the branch becomes a commit, which is recorded
 
-Engines load tokenizers through transformers, which changes some of them on the way. Install the version that
-your engine has, and it is used: pip install 'tokenext-chain[bundle]' 'transformers==...'. Without it
-tokenizer.json is taken as it is, and the manifest says so.
+vLLM loads tokenizers through transformers, which changes some of them on the way; NVIDIA Dynamo reads
+tokenizer.json. A bundle holds both, and `serve` takes the one that the model's engine has. For vLLM, install
+the version of transformers that it has: pip install 'tokenext-chain[bundle]' 'transformers==...'
 """
 _NOTES: Final = """\
 The same source and versions give the same bytes. DIR is replaced only if it is a bundle.
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "--tokenizer",
         choices=("auto", "transformers", "file"),
         default="auto",
-        help="whose tokenizer: transformers', the file as it is, or transformers' where installed (auto)",
+        help="transformers' tokenizer beside the file, or the file alone (auto: by what is installed)",
     )
     parser.add_argument("--chat-template", type=Path, metavar="FILE", help="in the place of the model's own")
     parser.add_argument(
@@ -81,21 +81,21 @@ def _run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _canonicalizer(wanted: str) -> Canonicalizer:
+def _canonicalizer(wanted: str) -> Canonicalizer | None:
     installed = transformers_version()
     if wanted == "file":
-        return FileAsItIs()
+        return None
     if installed is not None:
         return ThroughTransformers()
     install = "pip install 'tokenext-chain[bundle]'"
     if wanted == "transformers":
         raise CommandError(f"--tokenizer transformers: transformers is not installed: {install}")
     print(
-        f"tokenext: transformers is not installed, so tokenizer.json is taken as it is: {install} "
-        "for the tokenizer that engines make of it",
+        f"tokenext: transformers is not installed, so only tokenizer.json is bundled: enough for Dynamo; "
+        f"for vLLM {install}",
         file=sys.stderr,
     )
-    return FileAsItIs()
+    return None
 
 
 def _kwargs(text: str) -> dict[str, JsonValue]:
@@ -112,7 +112,7 @@ def _tell(bundled: Bundled, output: Path) -> None:
     manifest = bundled.manifest
     versions = ", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items()))
     print(f"{output}: {manifest.digest}")
-    print(f"  tokenizer by {manifest.tokenizer} ({versions})")
+    print(f"  {', '.join(path for path in manifest.files if path.startswith('tokenizer'))} ({versions})")
     for name, entry in manifest.chat_templates.items():
         print(f"  chat template {name}: {entry.file}, content as {entry.content_format.value}")
     if not manifest.chat_templates:

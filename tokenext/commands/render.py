@@ -15,6 +15,7 @@ from tokenext.commands.command import OK, CommandError, Commands, add_command, n
 from tokenext.commands.rendering_text import Style, as_text
 from tokenext.commands.selection import select
 from tokenext.declined import Declined
+from tokenext.hub import locate
 from tokenext.json_object import JsonObject, NotAnObjectError, join, read
 from tokenext.loading import LoadedModel, load_model
 from tokenext.openai import Api
@@ -101,7 +102,8 @@ def _load(options: argparse.Namespace, body: JsonObject) -> LoadedModel:
     if options.source is not None:
         if options.model is not None:
             raise CommandError("--model goes with --config")
-        return load_model(ModelSettings("model", options.source), "--source", source="render", now=now)
+        directory = locate(options.source, source="--source", key=None)
+        return load_model(ModelSettings("model", str(directory)), "model", source="--source", now=now)
     source = str(options.config)
     settings = settings_module.load(options.config)
     number, model = select(settings, options.model or _model_of(body), source=source)

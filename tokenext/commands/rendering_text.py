@@ -25,7 +25,7 @@ class Style:
     coloured: bool
 
     def paint(self, text: str, codes: str) -> str:
-        return f"\x1b[{codes}m{text}\x1b[0m" if self.coloured and text else text
+        return f"\x1b[{codes}m{text}\x1b[0m" if self.coloured and text and codes else text
 
 
 def as_text(loaded: LoadedModel, rendering: Rendering, style: Style) -> list[str]:
@@ -74,7 +74,8 @@ def _rows(rendering: Rendering, style: Style) -> Iterator[str]:
     for number, piece in enumerate(rendering.pieces):
         text = rendering.prompt[piece.start : piece.end]
         # Parts of one character have no text of their own, nor has what the post-processor puts there.
-        shown = visible(piece.token) if number in shared or not text else visible(text, keep="")
+        own = text and number not in shared
+        shown = f'"{visible(text, keep="")}"' if own else visible(piece.token)
         kind = "" if piece.kind is PieceKind.PLAIN else f"  {piece.kind}"
         cut = style.paint("  cut", _CUT) if kind and piece.end in cuts else ""
         span = f"{piece.start}:{piece.end}" if piece.end else "-"

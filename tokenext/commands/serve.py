@@ -128,9 +128,7 @@ async def _supervise(config: Path, settings: Settings, count: int) -> int:
         return asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
 
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(
-        launch, count, policy=RestartPolicy(), clock=loop.time, observe=log.process_ended
-    )
+    supervisor = Supervisor(launch, count, policy=RestartPolicy(), clock=loop.time, observe=log.process_ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
     loop.add_signal_handler(signal.SIGHUP, supervisor.forward, signal.SIGHUP)
