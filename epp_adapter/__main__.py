@@ -3,13 +3,15 @@
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from random import Random
+from typing import Any, Final
 from uuid import uuid4
 
 import uvloop
@@ -18,11 +20,20 @@ from prometheus_client import CollectorRegistry, start_http_server
 from epp_adapter.discovery.static_file import EndpointFile, ReloadOutcome
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import JsonLines, log_exchange
+from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
 from epp_adapter.routing.dynamo import DynamoStrategy
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
-from epp_adapter.settings import DynamoSettings, Settings, StrategySettings, listen_address, load_settings
+from epp_adapter.scheduler_metrics import SchedulerMetrics
+from epp_adapter.settings import (
+    DynamoSettings,
+    InternalSettings,
+    Settings,
+    StrategySettings,
+    listen_address,
+    load_settings,
+)
 from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
@@ -51,9 +62,11 @@ A settings file:
   strategies:
     dynamo: {kind: dynamo, endpoint: dyn.backend.generate, block_size: 16, discovery: file,
              request_plane: tcp, event_plane: nats, deadline_ms: 200, connect_seconds: 10}
+    internal: {kind: internal, block_size: 16,
+               kv_events: {kind: dynamo, endpoint: dyn.backend.generate}}
     round-robin: {kind: round-robin}
   default_strategy: dynamo            # a request may name another in the header x-routing-strategy
-  fallback: [round-robin]             # asked in this order where the first cannot pick
+  fallback: [internal, round-robin]   # asked in this order where the first cannot pick
   clear_route_cache: false            # true where a route matches on the headers that are set here
   drain_seconds: 30                   # how long open exchanges may run on after SIGTERM
 
@@ -61,12 +74,20 @@ Its endpoints file:
 
   endpoints:
   - {address: "10.0.0.7:8000", dynamo_instance_id: "7587890123456789012"}
-  - {address: "[fd00::7]:8000"}
+  - {address: "[fd00::7]:8000", labels: {llm-d.ai/role: decode}}
 """
 
 _ENVIRONMENT: Final = """\
+kind: internal schedules by an EndpointPickerConfig, docs/endpoint-picker-config.md:
+  config: FILE            relative to the settings file; without it, the reference's default
+  kv_events: {kind: dynamo, endpoint: NS.COMPONENT.ENDPOINT, nats: URL}
+  kv_events: {kind: vllm, port: 5557, replay_port: 5558, data_parallel_size: 1}
+                          on each endpoint's ip; without any kv_events, prefixes are guessed from own picks
+  kv_events: {kind: vllm, bind: "tcp://HOST:5557", topic: "kv@"}
+                          the model servers connect to us
+
 environment of `kind: dynamo` (read by Dynamo itself, not by this program):
-  NATS_SERVER             nats://host:port, for event_plane nats
+  NATS_SERVER             nats://host:port, for event_plane nats (read here too, for kv_events)
   DYN_FILE_KV             the directory, for discovery file
   ETCD_ENDPOINTS          http://host:port, for discovery etcd
   POD_NAME, POD_NAMESPACE for discovery kubernetes
@@ -91,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(config, listen=parsed.listen, admin=parsed.admin)
         if parsed.check:
             endpoints = EndpointFile(_endpoints_path(config, settings), _ignore_reload).current().endpoints
+            _build_internals(settings, config)
             print(f"{config}: ok, {len(settings.strategies)} strategies, {len(endpoints)} endpoints")
             return 0
         _log_to_stderr()
@@ -142,6 +164,7 @@ class _Strategies:
 
     steps: dict[str, Step] = field(default_factory=dict)
     dynamo: list[DynamoStrategy] = field(default_factory=list)
+    internal: list[InternalParts] = field(default_factory=list)
     shutdowns: list[Callable[[], None]] = field(default_factory=list)
 
     def bookings_active(self) -> int:
@@ -158,7 +181,8 @@ async def _serve(settings: Settings, config: Path) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     source = EndpointFile(_endpoints_path(config, settings), metrics.reloaded)
-    strategies = _build(settings, str(config))
+    strategies = _build(settings, config)
+    followers = _followers(strategies, source, SchedulerMetrics(registry), str(config))
     metrics.watch(lambda: len(source.current().ready()), strategies.bookings_active)
     routing = Routing(
         endpoints=source,
@@ -193,25 +217,58 @@ async def _serve(settings: Settings, config: Path) -> None:
         await server.start()
         await server.set_ready(ready=True)
         _log.info("serving on %s with %d endpoints", server.address, len(source.current().endpoints))
-        await _run(server, source, settings.endpoints.poll_seconds)
+        await _run(server, [lambda: source.watch(settings.endpoints.poll_seconds), *followers])
 
 
-async def _run(server: Server, source: EndpointFile, poll_seconds: float) -> None:
+async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> None:
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(source.watch(poll_seconds))
+        running = [group.create_task(work()) for work in background]
         await server.run_until_stopped()
-        watching.cancel()
+        for task in running:
+            task.cancel()
 
 
-def _build(settings: Settings, source: str) -> _Strategies:
-    built = _Strategies()
+def _build(settings: Settings, config: Path) -> _Strategies:
+    built = _Strategies(internal=_build_internals(settings, config))
+    for parts in built.internal:
+        built.steps[parts.strategy.name] = Step(parts.strategy)
     for name, chosen in settings.strategies.items():
-        built.steps[name] = _step(name, chosen, built, source)
+        if not isinstance(chosen, InternalSettings):
+            built.steps[name] = _step(name, chosen, built, str(config))
     return built
 
 
+def _build_internals(settings: Settings, config: Path) -> list[InternalParts]:
+    return [
+        # Random balances load here; nobody gains by guessing it.
+        build_internal(name, chosen, config.parent, clock=time.monotonic, random=Random(chosen.seed))  # noqa: S311
+        for name, chosen in settings.strategies.items()
+        if isinstance(chosen, InternalSettings)
+    ]
+
+
+def _followers(
+    strategies: _Strategies, endpoints: EndpointFile, metrics: SchedulerMetrics, source: str
+) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+    """What keeps the strategies' knowledge fresh; each is to run until the process ends."""
+    found = []
+    for parts in strategies.internal:
+        name = parts.strategy.name
+        metrics.watch(name, parts.strategy.requests_in_flight, parts.prefix_blocks)
+        follower = event_follower(
+            parts,
+            endpoints,
+            metrics.kv_events(name),
+            nats_server=os.environ.get("NATS_SERVER", "nats://127.0.0.1:4222"),
+            source=f"{source}: strategies.{name}",
+        )
+        if follower is not None:
+            found.append(follower)
+    return found
+
+
 def _step(name: str, chosen: StrategySettings, built: _Strategies, source: str) -> Step:
-    if not isinstance(chosen, DynamoSettings):
+    if not isinstance(chosen, DynamoSettings):  # internal ones are built already
         return Step(RoundRobin(name))
     try:
         # An optional extra: whoever does not route with Dynamo does not install it.

@@ -11,11 +11,14 @@ from extproc.settings_file import SettingsError, decode
 from extproc.wellknown import RECORD_NAMESPACE
 
 __all__ = [
+    "DynamoEventsSettings",
     "DynamoSettings",
     "EndpointsSettings",
+    "InternalSettings",
     "RoundRobinSettings",
     "Settings",
     "StrategySettings",
+    "VllmEventsSettings",
     "listen_address",
     "load_settings",
     "parse_settings",
@@ -27,6 +30,7 @@ Milliseconds = Annotated[int, Meta(gt=0)]
 # Strategy names travel in a header and are metric labels.
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,62})")
 _DYNAMO_ENDPOINT: Final = re.compile(r"(dyn://)?[\w-]+\.[\w-]+\.[\w-]+")
+_ZMQ_ADDRESS: Final = re.compile(r"tcp://.+:\d{1,5}|ipc://.+")
 _HOST_PORT: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s/]+):\d{1,5}")
 
 
@@ -55,7 +59,45 @@ class DynamoSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     connect_seconds: Annotated[int, Meta(gt=0)] = 10
 
 
-StrategySettings = DynamoSettings | RoundRobinSettings
+class DynamoEventsSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="dynamo"
+):
+    """`endpoint` is the workers' "namespace.component.endpoint"; `nats` None: what NATS_SERVER says."""
+
+    endpoint: str
+    nats: str | None = None
+
+
+class VllmEventsSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="vllm"
+):
+    """Where vLLM publishes: `port` and `replay_port` on each endpoint's ip, or all to us at `bind`."""
+
+    port: Annotated[int, Meta(gt=0, le=65535)] = 5557
+    replay_port: Annotated[int, Meta(gt=0, le=65535)] | None = None
+    data_parallel_size: Annotated[int, Meta(gt=0, le=1024)] = 1
+    bind: str | None = None
+    topic: str = ""
+
+
+class InternalSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="internal"
+):
+    """`config` is an EndpointPickerConfig file, relative to the settings file; None: the reference's default.
+
+    `block_size` is the workers' own KV block size; None: the config's, else 16. With `kv_events` prefixes are
+    known exactly, without from this process's own picks. `max_blocks` bounds what is remembered of KV events.
+    `seed` makes the random pickers repeat themselves.
+    """
+
+    config: str | None = None
+    block_size: Annotated[int, Meta(gt=0)] | None = None
+    kv_events: DynamoEventsSettings | VllmEventsSettings | None = None
+    max_blocks: Annotated[int, Meta(gt=0)] = 1_000_000
+    seed: int | None = None
+
+
+StrategySettings = DynamoSettings | InternalSettings | RoundRobinSettings
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +143,8 @@ def parse_settings(
             raise SettingsError(source, "a name is made of a-z, 0-9 and -, at most 63 of them", key)
         if isinstance(strategy, DynamoSettings) and not _DYNAMO_ENDPOINT.fullmatch(strategy.endpoint):
             raise SettingsError(source, "is not namespace.component.endpoint", f"{key}.endpoint")
+        if isinstance(strategy, InternalSettings):
+            _check_events(strategy.kv_events, source, f"{key}.kv_events")
     _check_name(settings.default_strategy, settings, source, "default_strategy")
     for index, name in enumerate(settings.fallback):
         _check_name(name, settings, source, f"fallback[{index}]")
@@ -117,6 +161,17 @@ def _overridden(settings: Settings, listen: str | None, admin: str | None) -> Se
         _check_address(admin, "--admin", None, unix=False)
         settings = msgspec.structs.replace(settings, admin=admin)
     return settings
+
+
+def _check_events(events: DynamoEventsSettings | VllmEventsSettings | None, source: str, key: str) -> None:
+    if isinstance(events, DynamoEventsSettings) and not _DYNAMO_ENDPOINT.fullmatch(events.endpoint):
+        raise SettingsError(source, "is not namespace.component.endpoint", f"{key}.endpoint")
+    if isinstance(events, VllmEventsSettings) and events.bind is not None:
+        if not _ZMQ_ADDRESS.fullmatch(events.bind):
+            raise SettingsError(source, "is not tcp://host:port or ipc:///path", f"{key}.bind")
+        if events.replay_port is not None or events.data_parallel_size != 1:
+            problem = "replay_port and data_parallel_size need `port`: who connects to us cannot be asked"
+            raise SettingsError(source, problem, key)
 
 
 def _check_name(name: str, settings: Settings, source: str, key: str) -> None:

@@ -56,16 +56,13 @@ NO_LOADS: Final[LoadSource] = FixedLoads()
 class InFlight:
     """Owns the count of what this process has sent to each endpoint and what has not ended yet.
 
-    An endpoint with nothing in flight takes no memory.
+    `total` counts all endpoints. One with nothing in flight takes no memory.
     """
 
     def __init__(self) -> None:
         self._started: dict[str, dict[int, float]] = {}
         self._bookings = 0
-
-    @property
-    def total(self) -> int:
-        return sum(len(started) for started in self._started.values())
+        self.total = 0
 
     def count(self, address: str) -> int:
         return len(self._started.get(address, ()))
@@ -82,6 +79,7 @@ class InFlight:
     def book(self, address: str, now: float) -> "Booking":
         """Count one request until its booking is released. `now` never runs backwards."""
         self._bookings += 1
+        self.total += 1
         self._started.setdefault(address, {})[self._bookings] = now
         return Booking(self, address, self._bookings)
 
@@ -89,6 +87,7 @@ class InFlight:
         """Once for each booking; `Booking.release` sees to it."""
         started = self._started[address]
         del started[number]
+        self.total -= 1
         if not started:
             del self._started[address]
 

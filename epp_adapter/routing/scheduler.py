@@ -54,6 +54,10 @@ class InternalStrategy:
         self._prefixes = prefixes
         self._limits = limits
 
+    def requests_in_flight(self) -> int:
+        """Of all endpoints together; may be asked by another thread."""
+        return self.in_flight.total
+
     async def pick(self, request: RoutingRequest, candidates: Sequence[Endpoint]) -> "_InternalPick":
         if not candidates:
             raise StrategyError(StrategyFault.NO_CANDIDATES, "there is no candidate")

@@ -92,7 +92,7 @@ def test_help_shows_a_settings_file_that_check_accepts(config, capsys):
     config.write_text(shown[0])
     (config.parent / "endpoints.yaml").write_text(shown[2].partition("options:")[0])
     assert main(["serve", "--config", str(config), "--check"]) == 0
-    assert capsys.readouterr().out.endswith("ok, 2 strategies, 2 endpoints\n")
+    assert capsys.readouterr().out.endswith("ok, 3 strategies, 2 endpoints\n")
     for variable in ("NATS_SERVER", "DYN_FILE_KV", "DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS"):
         assert variable in text
 
