@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check format lint types imports proto-lint proto test test-unit test-integration clean
+.PHONY: help setup demo up check format lint types imports proto-lint proto test test-unit test-integration \
+	bench parity e2e-vllm clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,6 +65,15 @@ test-unit: $(READY)  ## run the tests that start no process
 
 test-integration: $(READY)  ## run the tests on real Envoy, NATS and Dynamo
 	$(BIN)/python -m pytest -m integration
+
+bench: $(READY)  ## measure the chain against its alternatives, as ratios in one run (QUICK=1, ONLY=section)
+	@$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(MODEL),--model $(MODEL))
+
+parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokenizers and conversations
+	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS))
+
+e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
+	@$(BIN)/python -m tests.e2e_vllm
 
 clean:
 	rm -rf $(VENV) .stack .cache .pytest_cache .mypy_cache .ruff_cache
