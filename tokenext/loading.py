@@ -97,7 +97,7 @@ def _read(
     return files, template_kwargs, model.max_length or manifest.max_length
 
 
-# Dynamo's frontend reads tokenizer.json. Measured with Llama 2's: what transformers makes of it gives other ids.
+# Dynamo's frontend reads tokenizer.json. Measured with Llama 2's: transformers makes one of other ids of it.
 # Every other engine loads through transformers.
 _READS_THE_FILE: Final = frozenset({DynamoProfile.name})
 
