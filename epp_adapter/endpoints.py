@@ -140,8 +140,9 @@ def parse_subset_hint(value: object) -> SubsetHint | None:
     """
     if value is None:
         return None
-    entries = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
-    return SubsetHint(frozenset(_hint_entry(entry) for entry in entries if isinstance(entry, str)))
+    values = value if isinstance(value, list) else [value]
+    entries = [entry for text in values if isinstance(text, str) for entry in text.split(",")]
+    return SubsetHint(frozenset(_hint_entry(entry) for entry in entries))
 
 
 def _hint_entry(entry: str) -> str:

@@ -1,82 +1,50 @@
 """One HTTP request and its response: pick an endpoint, tell Envoy, keep the pick's books until the end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from epp_adapter.endpoints import Endpoint, EndpointSource, candidates, parse_subset_hint
+from epp_adapter.control_headers import REMOVED_HEADERS, ControlHeaders, read_control_headers
+from epp_adapter.destinations import destination_of, is_pinned
+from epp_adapter.endpoints import (
+    Destination,
+    Endpoint,
+    EndpointSource,
+    candidates,
+    parse_subset_hint,
+)
+from epp_adapter.exchange_record import ExchangeRecord, Outcome, RecordState
+from epp_adapter.model_rewriting import ModelRewriting, Rewritten
+from epp_adapter.passive_health import HealthOptions, PassiveHealth, Served, read_feedback
+from epp_adapter.refusals import no_endpoint, outcome_of, refusal
+from epp_adapter.response_reading import ResponseReading
 from epp_adapter.routing.strategy import (
-    Fallback,
     Pick,
     RoutingRequest,
     RoutingStrategy,
     StrategyError,
-    StrategyFault,
 )
 from extproc import wellknown
-from extproc.errors import (
-    ChainError,
-    DeadlineExceededError,
-    NoReadyEndpointError,
-    OverloadedError,
-    UnknownStrategyError,
+from extproc.errors import ChainError, UnknownStrategyError
+from extproc.events import (
+    Headers,
+    RequestReady,
+    ResponseChunk,
+    ResponseEvent,
+    ResponseStarted,
+    Termination,
 )
-from extproc.events import Headers, RequestReady, ResponseEvent, ResponseStarted, Termination
 from extproc.token_metadata import RecordError, RecordFault, TokenRecord
 from extproc.token_metadata import decode as decode_record
 from extproc.verdict import NO_EDIT, ResponseEdit, Verdict
 
 __all__ = ["EppExchange", "ExchangeRecord", "Outcome", "RecordState", "Routing"]
 
-_REMOVED: Final = (*wellknown.CHAIN_OWNED_HEADERS, wellknown.STRATEGY_HEADER)
-# Values of the reference Endpoint Picker (llm-d-router, pkg/common/error).
-_NO_ENDPOINTS: Final = {wellknown.DROPPED_REASON_HEADER: "rejected-no-endpoints"}
-_SATURATED: Final = {wellknown.DROPPED_REASON_HEADER: "rejected-saturated"}
-
-
-class Outcome(StrEnum):
-    """How an exchange went, as far as this adapter decides it; a metric label."""
-
-    ROUTED = "routed"
-    REFUSED_NO_ENDPOINT = "refused_no_endpoint"
-    REFUSED_UNKNOWN_STRATEGY = "refused_unknown_strategy"
-    REFUSED_OVERLOADED = "refused_overloaded"
-    REFUSED_DEADLINE = "refused_deadline"
-    UNDECIDED = "undecided"  # the client left, or we failed, before a verdict
-    RESPONSE_ONLY = "response_only"  # an earlier filter answered; there was no request to route
-
-
-class RecordState(StrEnum):
-    """Whether token ids came with a request; beside these two a RecordFault: why a record was ignored."""
-
-    ABSENT = "absent"
-    USED = "used"
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeRecord:
-    """What happened in one exchange; safe to log and to count.
-
-    `request_id` is x-request-id where that is a UUID, else empty. `model` is tokenext's catalog name, else
-    empty. `strategy` is who picked, else empty. `pick_seconds` is None where nothing was asked to pick.
-    `record` is None where no request was seen.
-    """
-
-    outcome: Outcome
-    termination: Termination
-    request_id: str = ""
-    model: str = ""
-    strategy: str = ""
-    destination: str = ""
-    fallbacks: tuple[Fallback, ...] = ()
-    token_count: int = 0
-    cached_tokens: int | None = None
-    record: RecordState | RecordFault | None = None
-    pick_seconds: float | None = None
-    response_status: int = 0
-    total_seconds: float = 0.0
+# What the reference says where the gateway does not report who served (pkg/lwepp/handlers/response.go).
+_NOT_REPORTED: Final = "fail: missing destination endpoint served metadata"
+# Envoy's own 503 for a circuit breaker or its overload manager: no endpoint was asked.
+_ENVOY_OVERLOADED: Final = "x-envoy-overloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +53,8 @@ class Routing:
 
     `strategies` is by the name that `x-routing-strategy` may ask for. `clock` counts seconds from anywhere;
     `mint_id` makes a UUID that is never the same twice. Observers are called once per exchange, and must be
-    quick.
+    quick. `destination_fallbacks` is how many more endpoints a destination names, for gateways that read a
+    list. `conformance` honours the conformance suite's headers, by which any client may choose its endpoint.
     """
 
     endpoints: EndpointSource
@@ -96,6 +65,10 @@ class Routing:
     observers: tuple[Callable[[ExchangeRecord], None], ...] = ()
     metadata_namespace: str = wellknown.RECORD_NAMESPACE
     clear_route_cache: bool = False
+    health: PassiveHealth = field(default_factory=lambda: PassiveHealth(HealthOptions()))
+    rewriting: ModelRewriting = field(default_factory=ModelRewriting)
+    destination_fallbacks: int = 0
+    conformance: bool = False
 
 
 class EppExchange:
@@ -106,6 +79,10 @@ class EppExchange:
         self._opened = routing.clock()
         self._closed = False
         self._pick: Pick | None = None
+        self._destination: Destination | None = None
+        self._served: Served | None = None
+        self._rewritten: Rewritten | None = None
+        self._reading = ResponseReading()
         self._outcome = Outcome.RESPONSE_ONLY
         self._request_id = ""
         self._record: TokenRecord | None = None
@@ -118,7 +95,7 @@ class EppExchange:
         try:
             verdict = await self._route(request)
         except ChainError as error:
-            self._outcome = _OUTCOMES[type(error)]
+            self._outcome = outcome_of(error)
             raise
         self._outcome = Outcome.ROUTED
         return verdict
@@ -126,16 +103,30 @@ class EppExchange:
     async def _route(self, request: RequestReady) -> Verdict:
         minted = self._read_request_id(request.headers)
         self._read_record(request)
-        strategy = self._strategy(request.headers)
+        control = read_control_headers(request.headers)
+        strategy = self._strategy(control.strategy)
+        self._rewritten = self._routing.rewriting.rewrite(request, control.model_rewrite)
+        among = self._candidates(request, control)
+        self._pick = pick = await self._pick_among(strategy, among, request.headers, control)
+        self._destination = destination_of(pick, among, more=self._routing.destination_fallbacks)
+        if self._rewritten is not None:
+            self._reading = ResponseReading(served=self._rewritten.served, asked=self._rewritten.asked)
+        return self._verdict(pick, self._destination, minted)
+
+    def _candidates(self, request: RequestReady, control: ControlHeaders) -> tuple[Endpoint, ...]:
+        """Ready, allowed by the gateway, and not known to fail; never empty. Raises NoReadyEndpointError."""
+        routing = self._routing
         hint = parse_subset_hint(request.metadata.get(wellknown.SUBSET_NAMESPACE, wellknown.SUBSET_KEY))
-        among = candidates(self._routing.endpoints.current(), hint)
-        if not among:
-            detail = (
-                "no endpoint is ready" if hint is None else "no endpoint that the gateway allows is ready"
-            )
-            raise NoReadyEndpointError(detail, headers=_NO_ENDPOINTS)
-        self._pick = await self._pick_among(strategy, among, request.headers)
-        return self._verdict(self._pick, minted)
+        allowed = candidates(routing.endpoints.current(), hint)
+        if routing.conformance and control.test_selection:
+            selection = parse_subset_hint(control.test_selection)
+            allowed = tuple(each for each in allowed if selection is None or selection.allows(each))
+        usable = routing.health.usable(allowed)
+        if not usable:
+            allowing = "" if hint is None else " that the gateway allows"
+            detail = "answers" if allowed else "is ready"
+            raise no_endpoint(f"no endpoint{allowing} {detail}")
+        return usable
 
     def _read_request_id(self, headers: Headers) -> Mapping[str, str]:
         """Keep the x-request-id for the log if no client can have put words into it; mint a missing one."""
@@ -157,49 +148,87 @@ class EppExchange:
         except RecordError as error:
             self._record_state = error.fault
 
-    def _strategy(self, headers: Headers) -> RoutingStrategy:
+    def _strategy(self, asked: str) -> RoutingStrategy:
         strategies = self._routing.strategies
-        name = headers.get(wellknown.STRATEGY_HEADER, "").strip() or self._routing.default_strategy
+        name = asked or self._routing.default_strategy
         if name not in strategies:
             raise UnknownStrategyError(f"{wellknown.STRATEGY_HEADER}: one of {', '.join(sorted(strategies))}")
         return strategies[name]
 
     async def _pick_among(
-        self, strategy: RoutingStrategy, among: tuple[Endpoint, ...], headers: Headers
+        self,
+        strategy: RoutingStrategy,
+        among: tuple[Endpoint, ...],
+        headers: Headers,
+        control: ControlHeaders,
     ) -> Pick:
         record = self._record
         request = RoutingRequest(
             request_id=self._routing.mint_id(),
-            model=record.model if record else "",
+            model=self._model_asked_for(),
             token_ids=record.token_ids if record else None,
             headers=headers,
+            priority=self._routing.rewriting.rules.rules().priority(control.objective),
         )
         started = self._routing.clock()
         try:
             return await strategy.pick(request, among)
         except StrategyError as error:
-            raise _refusal(error.fault) from error
+            raise refusal(error.fault) from error
         finally:
             self._pick_seconds = self._routing.clock() - started
 
-    def _verdict(self, pick: Pick, minted: Mapping[str, str]) -> Verdict:
-        destination = pick.destination.rendered()
-        headers = {wellknown.DESTINATION_HEADER: destination, **pick.request_headers, **minted}
-        instance_id = pick.destination.first.dynamo_instance_id
+    def _model_asked_for(self) -> str:
+        """Of the model server; a LoRA adapter's name, where rewriting chose one."""
+        if self._rewritten is not None:
+            return self._rewritten.served
+        return self._record.model if self._record else ""
+
+    def _verdict(self, pick: Pick, destination: Destination, minted: Mapping[str, str]) -> Verdict:
+        rendered = destination.rendered()
+        headers = {wellknown.DESTINATION_HEADER: rendered, **pick.request_headers, **minted}
+        instance_id = destination.first.dynamo_instance_id
         if instance_id is not None:
             # Whoever picked: a Dynamo frontend in direct mode answers 400 to a request without the pin.
             headers[wellknown.DYNAMO_INSTANCE_HEADER] = str(instance_id)
+        conformance = (wellknown.TEST_SELECTION_HEADER,) if self._routing.conformance else ()
         return Verdict(
             set_headers=headers,
-            remove_headers=_REMOVED,
-            metadata={wellknown.DESTINATION_NAMESPACE: {wellknown.DESTINATION_KEY: destination}},
+            remove_headers=REMOVED_HEADERS + conformance,
+            body=self._rewritten.body if self._rewritten else None,
+            metadata={wellknown.DESTINATION_NAMESPACE: {wellknown.DESTINATION_KEY: rendered}},
             clear_route_cache=self._routing.clear_route_cache,
         )
 
     def edit(self, event: ResponseEvent) -> ResponseEdit:
-        if isinstance(event, ResponseStarted) and self._pick is not None and self._pick.response_headers:
-            return ResponseEdit(set_headers=self._pick.response_headers)
+        if isinstance(event, ResponseStarted):
+            # Before the response goes on: whoever has seen a failure must not be sent there again.
+            self._heed(event)
+            return self._edit_headers(event)
+        if isinstance(event, ResponseChunk):
+            return self._reading.read(event)
         return NO_EDIT
+
+    def _heed(self, started: ResponseStarted) -> None:
+        routing, destination = self._routing, self._destination
+        if destination is None or self._pick is None or _ENVOY_OVERLOADED in started.headers:
+            return
+        served = started.metadata.get(wellknown.DESTINATION_NAMESPACE, wellknown.SERVED_KEY)
+        pool = routing.endpoints.current().endpoints
+        feedback = read_feedback(destination, started.status, served, pool, pinned=is_pinned(self._pick))
+        self._served = feedback.served
+        routing.health.heed(feedback, routing.clock())
+
+    def _edit_headers(self, started: ResponseStarted) -> ResponseEdit:
+        edit = self._reading.start(started)
+        headers = dict(self._pick.response_headers) if self._pick else {}
+        if self._routing.conformance:
+            served = started.metadata.get(wellknown.DESTINATION_NAMESPACE, wellknown.SERVED_KEY)
+            headers[wellknown.TEST_SERVED_HEADER] = served if isinstance(served, str) else _NOT_REPORTED
+            headers[wellknown.RESPONSE_SEEN_HEADER] = "true"
+            if self._destination is not None:
+                headers[wellknown.TEST_SELECTED_HEADER] = self._destination.rendered()
+        return ResponseEdit(headers, edit.remove_headers) if headers else edit
 
     async def observe(self, event: ResponseEvent) -> None:
         if isinstance(event, ResponseStarted):
@@ -227,32 +256,18 @@ class EppExchange:
             request_id=self._request_id,
             model=record.model if record else "",
             strategy=pick.strategy if pick else "",
-            destination=pick.destination.rendered() if pick else "",
+            destination=self._destination.rendered() if self._destination else "",
             fallbacks=pick.fallbacks if pick else (),
             token_count=len(record.token_ids) if record else 0,
             cached_tokens=pick.cached_tokens if pick else None,
             record=self._record_state,
             pick_seconds=self._pick_seconds,
             response_status=self._response_status,
+            served=self._served,
+            usage=self._reading.usage,
+            rewritten=self._rewritten is not None,
             total_seconds=self._routing.clock() - self._opened,
         )
-
-
-_OUTCOMES: Final[Mapping[type[ChainError], Outcome]] = {
-    NoReadyEndpointError: Outcome.REFUSED_NO_ENDPOINT,
-    UnknownStrategyError: Outcome.REFUSED_UNKNOWN_STRATEGY,
-    OverloadedError: Outcome.REFUSED_OVERLOADED,
-    DeadlineExceededError: Outcome.REFUSED_DEADLINE,
-}
-
-
-def _refusal(fault: StrategyFault) -> ChainError:
-    """What the client is told when no configured strategy could pick."""
-    if fault in (StrategyFault.OVERLOADED, StrategyFault.SHED):
-        return OverloadedError("the endpoint picker is overloaded", headers=_SATURATED)
-    if fault is StrategyFault.DEADLINE:
-        return DeadlineExceededError("no endpoint was picked in time")
-    return NoReadyEndpointError(f"no strategy could pick an endpoint ({fault})", headers=_NO_ENDPOINTS)
 
 
 def _uuid_or_nothing(text: str) -> str:

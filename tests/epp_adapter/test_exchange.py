@@ -106,7 +106,7 @@ async def test_route_cache_is_cleared_when_so_configured(bench):
 
 async def test_every_header_that_only_the_chain_may_set_is_removed(bench):
     verdict = await bench.exchange().decide(ready())
-    assert set(verdict.remove_headers) == {*wellknown.CHAIN_OWNED_HEADERS, "x-routing-strategy"}
+    assert set(verdict.remove_headers) == {*wellknown.CHAIN_OWNED_HEADERS, *wellknown.PICKER_HEADERS}
 
 
 @pytest.mark.parametrize("strategy", ["fake", "round-robin"])

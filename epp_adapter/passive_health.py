@@ -1,0 +1,239 @@
+"""Passive health: endpoints that failed are set aside, by what responses and scrapes say of them.
+
+Theory. Readiness (a file, Kubernetes) is late: a killed worker stays ready for seconds, and Dynamo's router
+still picks it for 9 s. The first failed request is earlier than both. From it on the endpoint is set aside
+for a time that doubles with each further failure. When the time is over the endpoint is `due`: it is probed,
+and only a probe that answers brings requests back, so that no client is the probe. A success then ends the
+doubling.
+
+Set aside is a suspicion, so it never empties the pool: where every candidate is set aside, all of them are
+used. Down is knowledge (the probe failed too), and an endpoint that is down is not used even then: the client
+gets its 503 at once.
+
+Pure: the caller brings the clock. What an endpoint is (`_key`) includes its Dynamo instance, so a worker that
+comes back under a new instance id has no past.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from epp_adapter.endpoints import AddressError, Destination, Endpoint, canonical_address
+
+__all__ = [
+    "Failure",
+    "Feedback",
+    "HealthChange",
+    "HealthOptions",
+    "PassiveHealth",
+    "Served",
+    "Transition",
+    "read_feedback",
+]
+
+# Bad gateway and unavailable: what Envoy answers where it could not connect or the connection broke before a
+# response, and what a model server answers that cannot serve. 500 and 504 may be one request's own doing.
+_NOT_SERVED: Final = frozenset({502, 503})
+_MAX_DOUBLINGS: Final = 16
+
+
+class Failure(StrEnum):
+    """Why an endpoint is suspected; a metric label."""
+
+    UNAVAILABLE = "unavailable"  # it answered 502 or 503, or Envoy did in its place
+    BYPASSED = "bypassed"  # the gateway went on to another endpoint
+    UNREACHABLE = "unreachable"  # its metrics could not be fetched from the port it serves on
+    PROBE = "probe"  # it was set aside, and the probe failed
+
+
+class Served(StrEnum):
+    """Which endpoint the gateway says has served (Protocol 004, `-served`); a metric label."""
+
+    CHOSEN = "chosen"  # the first of the destination
+    FALLBACK = "fallback"  # a later one of the destination
+    OTHER = "other"  # one of the pool that was not in the destination
+    UNKNOWN = "unknown"  # none that we know
+    UNREPORTED = "unreported"
+
+
+class Transition(StrEnum):
+    SET_ASIDE = "set_aside"
+    READMITTED = "readmitted"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChange:
+    """`seconds`: how long an endpoint is set aside. `failure` is None where it is readmitted."""
+
+    address: str
+    transition: Transition
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOptions:
+    """`failures`: so many in a row set an endpoint aside, for `base_seconds`, doubled with each further
+    failure up to `max_seconds`.
+    """
+
+    failures: int = 1
+    base_seconds: float = 1.0
+    max_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a response says of the endpoints of its destination. `serving` has proved that it works."""
+
+    served: Served
+    failed: tuple[tuple[Endpoint, Failure], ...] = ()
+    serving: Endpoint | None = None
+
+
+def read_feedback(
+    destination: Destination, status: int, served: object, pool: Sequence[Endpoint], *, pinned: bool
+) -> Feedback:
+    """Judge a response by its status and by `x-gateway-destination-endpoint-served` (any JSON value, or
+    None).
+
+    The gateway walks the destination in order, so whoever stands before the one that served has failed. A
+    pinned request carries its worker's id wherever it goes: that it fails elsewhere is no fault of whoever
+    forwarded it. A gateway that names an address we do not know (a service's, say) tells us nothing.
+    """
+    chosen = destination.endpoints
+    bad = status in _NOT_SERVED
+    address = _address(served)
+    if address is None:
+        outcome, position = Served.UNREPORTED if served is None else Served.UNKNOWN, 0
+    else:
+        position = next((i for i, each in enumerate(chosen) if each.address == address), len(chosen))
+        if position < len(chosen):
+            outcome = Served.FALLBACK if position else Served.CHOSEN
+        elif any(each.address == address for each in pool):
+            outcome = Served.OTHER
+        else:
+            outcome, position = Served.UNKNOWN, 0
+    failed = [(each, Failure.BYPASSED) for each in chosen[:position]]
+    if bad and position < len(chosen) and not (pinned and position):
+        failed.append((chosen[position], Failure.UNAVAILABLE))
+    works = not bad and 0 < status < 500 and position < len(chosen)  # noqa: PLR2004  # HTTP's own border
+    return Feedback(outcome, tuple(failed), chosen[position] if works else None)
+
+
+def _address(served: object) -> str | None:
+    if not isinstance(served, str):
+        return None
+    try:
+        return canonical_address(served)
+    except AddressError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    endpoint: Endpoint
+    failures: int = 0
+    aside_until: float | None = None  # None: not set aside
+    probing: bool = False
+    down: bool = False
+
+
+_Key = tuple[str, int | None]
+
+
+def _key(endpoint: Endpoint) -> _Key:
+    return endpoint.address, endpoint.dynamo_instance_id
+
+
+class PassiveHealth:
+    """Owns what is known against endpoints; whoever has nothing against it takes no memory.
+
+    `observe` hears of every endpoint that is set aside or readmitted, once per change. Times are seconds from
+    anywhere, never backwards.
+    """
+
+    def __init__(
+        self, options: HealthOptions, observe: Callable[[HealthChange], None] = lambda _: None
+    ) -> None:
+        self._options = options
+        self._observe = observe
+        self._records: dict[_Key, _Record] = {}
+
+    @property
+    def set_aside(self) -> int:
+        return sum(record.aside_until is not None for record in tuple(self._records.values()))
+
+    @property
+    def down(self) -> int:
+        return sum(record.down for record in tuple(self._records.values()))
+
+    def usable(self, candidates: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """The candidates that nothing is known against; else those that are only suspected; may be empty."""
+        if not self._records:
+            return candidates
+        records = self._records
+        found = [(endpoint, records.get(_key(endpoint))) for endpoint in candidates]
+        healthy = tuple(each for each, record in found if record is None or record.aside_until is None)
+        return healthy or tuple(each for each, record in found if record is None or not record.down)
+
+    def heed(self, feedback: Feedback, now: float) -> None:
+        for endpoint, failure in feedback.failed:
+            self.failed(endpoint, failure, now)
+        if feedback.serving is not None:
+            self.succeeded(feedback.serving)
+
+    def failed(self, endpoint: Endpoint, failure: Failure, now: float) -> None:
+        """Count a failure. While an endpoint is set aside, the requests that were on their way do not count."""
+        record = self._records.get(_key(endpoint)) or _Record(endpoint)
+        if record.aside_until is not None:
+            return
+        self._fail(record, failure, now)
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """A request was served. Of an endpoint that is set aside this says nothing: it may be an old answer."""
+        record = self._records.get(_key(endpoint))
+        if record is not None and record.aside_until is None:
+            del self._records[_key(endpoint)]
+
+    def due(self, now: float, *, limit: int) -> tuple[Endpoint, ...]:
+        """Endpoints whose time is over, to be probed; `probed` must follow for each of them."""
+        chosen = [
+            record
+            for record in self._records.values()
+            if record.aside_until is not None and record.aside_until <= now and not record.probing
+        ][:limit]
+        for record in chosen:
+            self._records[_key(record.endpoint)] = replace(record, probing=True)
+        return tuple(record.endpoint for record in chosen)
+
+    def probed(self, endpoint: Endpoint, *, alive: bool, now: float) -> None:
+        """The outcome of a probe. Readmitted, an endpoint still has its failures until it serves."""
+        record = self._records.get(_key(endpoint))
+        if record is None or record.aside_until is None:
+            return  # forgotten meanwhile
+        if alive:
+            self._records[_key(endpoint)] = replace(record, aside_until=None, probing=False, down=False)
+            self._observe(HealthChange(endpoint.address, Transition.READMITTED))
+            return
+        self._fail(replace(record, probing=False, down=True), Failure.PROBE, now)
+
+    def keep_only(self, endpoints: Sequence[Endpoint]) -> None:
+        """Forget whoever is none of these any more."""
+        if self._records:
+            known = {_key(endpoint) for endpoint in endpoints}
+            self._records = {key: record for key, record in self._records.items() if key in known}
+
+    def _fail(self, record: _Record, failure: Failure, now: float) -> None:
+        options = self._options
+        failures = record.failures + 1
+        record = replace(record, failures=failures)
+        if failures >= options.failures:
+            doublings = min(failures - options.failures, _MAX_DOUBLINGS)
+            seconds = min(options.base_seconds * 2**doublings, options.max_seconds)
+            already = record.aside_until is not None
+            record = replace(record, aside_until=now + seconds)
+            if not already:
+                self._observe(HealthChange(record.endpoint.address, Transition.SET_ASIDE, failure, seconds))
+        self._records[_key(record.endpoint)] = record

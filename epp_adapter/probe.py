@@ -1,0 +1,161 @@
+"""Probes of endpoints that were set aside: does it answer, and (Dynamo) is the worker behind it alive?
+
+Measured on Dynamo 1.6: the front end beside a killed worker goes on answering /health with 200, and lists the
+worker's instance for 8 s. But it says where the worker listens, and there nobody listens any more. After
+those 8 s the instance is no longer listed. Both show that the worker is gone, without a request being made.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Protocol
+
+import aiohttp
+import orjson
+
+from epp_adapter.bounded_body import bounded_body
+from epp_adapter.endpoints import Endpoint, EndpointSource
+from epp_adapter.passive_health import PassiveHealth
+
+__all__ = ["FakeProbe", "HttpProbe", "Probe", "ProbeOptions", "Prober"]
+
+_POLL_SECONDS: Final = 0.1
+_MAX_BODY_BYTES: Final = 4 * 1024 * 1024  # /health of a Dynamo front end lists every instance
+_SERVER_ERROR: Final = 500
+_MAX_PORT: Final = 65_535
+_NOBODY_LISTENS: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+
+
+class Probe(Protocol):
+    """Asks one endpoint whether requests may go to it again. Never raises but CancelledError."""
+
+    async def alive(self, endpoint: Endpoint) -> bool: ...
+
+
+class FakeProbe:
+    """Says what its mapping says, else `otherwise`: the fake of the seam above."""
+
+    def __init__(self, answers: Mapping[str, bool] | None = None, *, otherwise: bool = True) -> None:
+        self.answers = dict(answers or {})
+        self.otherwise = otherwise
+        self.asked: list[str] = []
+
+    async def alive(self, endpoint: Endpoint) -> bool:
+        self.asked.append(endpoint.address)
+        return self.answers.get(endpoint.address, self.otherwise)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """`path` is what vLLM, SGLang, TensorRT-LLM and Dynamo's front end all serve by default."""
+
+    path: str = "/health"
+    timeout_seconds: float = 1.0
+
+
+class HttpProbe:
+    """GET `path`. Alive is whoever answers below 500: where the path does not exist, somebody still answers."""
+
+    def __init__(self, session: aiohttp.ClientSession, options: ProbeOptions) -> None:
+        self._session = session
+        self._options = options
+        self._timeout = aiohttp.ClientTimeout(total=options.timeout_seconds)
+
+    async def alive(self, endpoint: Endpoint) -> bool:
+        url = f"http://{endpoint.address}{self._options.path}"
+        try:
+            async with self._session.get(url, timeout=self._timeout, allow_redirects=False) as response:
+                if response.status >= _SERVER_ERROR:
+                    return False
+                if endpoint.dynamo_instance_id is None:
+                    return True
+                body = await bounded_body(response, _MAX_BODY_BYTES)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        listed = _listed_worker(body, endpoint.dynamo_instance_id)
+        return listed.known and (listed.address is None or await self._is_listening(*listed.address))
+
+    async def _is_listening(self, host: str, port: int) -> bool:
+        """Only a refusal counts: a worker's port may be closed to us and open to its front end."""
+        try:
+            async with asyncio.timeout(self._options.timeout_seconds):
+                _, writer = await asyncio.open_connection(host, port)
+        except TimeoutError:
+            return True
+        except OSError as error:
+            return error.errno not in _NOBODY_LISTENS
+        writer.close()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    known: bool
+    address: tuple[str, int] | None = None
+
+
+def _listed_worker(body: bytes, instance_id: int) -> _Worker:
+    """What a front end's /health says of one worker; a server that lists no workers says nothing against it."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _Worker(known=True)
+    instances = document.get("instances") if isinstance(document, dict) else None
+    if not isinstance(instances, list):
+        return _Worker(known=True)
+    for instance in instances:
+        if isinstance(instance, dict) and str(instance.get("instance_id")) == str(instance_id):
+            return _Worker(known=True, address=_tcp_address(instance.get("transport")))
+    return _Worker(known=False)
+
+
+def _tcp_address(transport: Any) -> tuple[str, int] | None:
+    text = transport.get("tcp") if isinstance(transport, dict) else None
+    if not isinstance(text, str):
+        return None
+    host, _, port = text.partition("/")[0].rpartition(":")
+    usable = host and port.isascii() and port.isdigit() and int(port) <= _MAX_PORT
+    return (host.strip("[]"), int(port)) if usable else None
+
+
+class Prober:
+    """Probes what is due and tells PassiveHealth, for as long as `run` runs."""
+
+    def __init__(
+        self,
+        health: PassiveHealth,
+        endpoints: EndpointSource,
+        probe: Probe,
+        clock: Callable[[], float],
+        *,
+        concurrency: int = 16,
+    ) -> None:
+        self._health = health
+        self._endpoints = endpoints
+        self._probe = probe
+        self._clock = clock
+        self._concurrency = concurrency
+        self._probing: set[asyncio.Task[None]] = set()
+
+    async def run(self, poll_seconds: float = _POLL_SECONDS) -> NoReturn:
+        try:
+            while True:
+                self.tick()
+                await asyncio.sleep(poll_seconds)
+        finally:
+            for task in self._probing:
+                task.cancel()
+
+    def tick(self) -> None:
+        """Start the probes that are due."""
+        self._health.keep_only(self._endpoints.current().endpoints)
+        free = self._concurrency - len(self._probing)
+        for endpoint in self._health.due(self._clock(), limit=free):
+            task = asyncio.create_task(self._ask(endpoint))
+            self._probing.add(task)
+            task.add_done_callback(self._probing.discard)
+
+    async def _ask(self, endpoint: Endpoint) -> None:
+        alive = await self._probe.alive(endpoint)
+        self._health.probed(endpoint, alive=alive, now=self._clock())
