@@ -1,7 +1,7 @@
 """Prompts of any length in plain English, repeatable by seed, and never the same twice for two seeds.
 
-The text is the language reference that Python ships (`pydoc_data.topics`), its sentences shuffled: nothing has
-to be fetched or kept.
+The text is the language reference that Python ships (`pydoc_data.topics`), its sentences shuffled. Nothing
+has to be fetched or kept.
 """
 
 import random

@@ -1,0 +1,97 @@
+"""The benchmark's own parts: workloads that repeat, bounds that can be missed, a client that reads all."""
+
+import json
+import socket
+import threading
+
+import pytest
+
+from loadtests.bench.chains import bodies
+from loadtests.bench.http import Connection
+from loadtests.bench.processes_cost import cpu_seconds, resident_megabytes
+from loadtests.bench.prose import Conversation, prose
+from loadtests.bench.results import Ratio, Results
+
+
+def test_a_seed_gives_one_text_and_no_two_seeds_share_a_beginning():
+    assert prose(1, 5_000) == prose(1, 5_000)
+    assert len(prose(1, 5_000)) == 5_000
+    assert len({prose(seed, 100)[:16] for seed in range(200)}) == 200
+
+
+def test_each_turn_of_a_conversation_begins_with_the_one_before():
+    talk = Conversation(1, 10_000)
+    first, second = talk.turn(0), talk.turn(1)
+    assert second[: len(first)] == first
+    assert [message["role"] for message in second[-2:]] == ["assistant", "user"]
+    again = Conversation(1, 10_000)
+    assert [again.turn(0), again.turn(1)] == [first, second]
+
+
+@pytest.mark.parametrize("kind", ["unique", "multi-turn"])
+def test_a_workload_has_about_the_length_that_was_asked_for(kind):
+    workload = bodies("m", kind, 2_000, 4, chars_per_token=4.0)
+    assert len(set(workload)) == 4
+    for body in workload:
+        text = "".join(message["content"] for message in json.loads(body)["messages"])
+        assert 0.7 * 8_000 < len(text) < 1.8 * 8_000
+
+
+@pytest.mark.parametrize(
+    ("value", "better", "holds"), [(1.0, "lower", True), (1.1, "lower", False), (0.9, "higher", False)]
+)
+def test_a_bound_is_held_or_missed(value, better, holds):
+    assert Ratio(value, must=1.0, aim=0.5, better=better).holds is holds
+
+
+def test_the_summary_names_what_is_missed_and_the_file_says_all(tmp_path):
+    results = Results(quick=True, model="m")
+    results.ratios["fast"] = Ratio(0.5, 1, 0.5, "lower")
+    results.ratios["slow"] = Ratio(2.0, 1, 0.5, "lower")
+    assert results.summary() == "bench: 1 of 2 bounds hold; missed: slow"
+    results.write(tmp_path / "bench.json")
+    document = json.loads((tmp_path / "bench.json").read_text())
+    assert document["ratios"]["slow"] == {
+        "value": 2.0, "must": 1, "aim": 0.5, "better": "lower", "unit": "x", "holds": False,
+    }  # fmt: skip
+    assert document["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("response", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello"),
+        (
+            b"HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"5\r\nhello\r\n0\r\n\r\n",
+        ),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""),
+    ],
+)
+def test_the_client_reads_a_response_to_its_end_however_it_is_cut(response, body):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                for index in range(len(response)):
+                    peer.sendall(response[index : index + 1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Connection(f"http://127.0.0.1:{server.getsockname()[1]}") as connection:
+            answer = connection.post("/x", b"{}")
+        thread.join()
+    assert answer.body == body
+    assert answer.status in (200, 503)
+    assert 0 < answer.first_seconds <= answer.seconds
+
+
+def test_a_process_knows_what_it_burnt_and_holds():
+    import os
+
+    before = cpu_seconds([os.getpid()])
+    sum(range(2_000_000))
+    assert cpu_seconds([os.getpid()]) > before
+    assert resident_megabytes(os.getpid()) > 5
