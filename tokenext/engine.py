@@ -28,11 +28,13 @@ class TokenizerEngine(Protocol):
         """A fixed word for logs and metrics."""
         ...
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
         """All ids of `text`, never truncated or padded. Added tokens inside the text become their ids.
 
-        `add_special_tokens` runs the tokenizer's post-processor (BOS and the like). May be called from any
-        thread at any time, and lets other threads run meanwhile. Raises EngineError.
+        `add_special_tokens` runs the tokenizer's post-processor (BOS and the like). `isolation` is a
+        request's cache salt: what an engine keeps of a text helps only texts of the same isolation, so that
+        nobody learns from the time it takes what others have sent. It never changes the ids. May be called
+        from any thread at any time, and lets other threads run meanwhile. Raises EngineError.
         """
         ...
 
@@ -43,7 +45,8 @@ class FakeEngine:
     BEGINNING: Final = 256
     name: Final = "fake"
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
+        del isolation  # nothing of a text is kept
         try:
             ids = list(text.encode())
         except UnicodeEncodeError:

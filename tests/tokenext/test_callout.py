@@ -35,7 +35,7 @@ class GatedEngine(FakeEngine):
     def __init__(self) -> None:
         self.gate = threading.Event()
 
-    def encode(self, text, *, add_special_tokens):
+    def encode(self, text, *, add_special_tokens, isolation=""):
         self.gate.wait(10)
         return super().encode(text, add_special_tokens=add_special_tokens)
 

@@ -28,7 +28,7 @@ class Stubborn(FakeEngine):
         self._text = text
         self._fails = fails
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
         if text == self._text:
             if self._fails:
                 raise EngineError("no")

@@ -201,7 +201,7 @@ class Gated(FakeEngine):
         self.gate = threading.Event()
         self.entered = threading.Event()
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
         self.entered.set()
         self.gate.wait()
         return super().encode(text, add_special_tokens=add_special_tokens)

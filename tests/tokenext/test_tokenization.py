@@ -77,7 +77,7 @@ def test_a_prompt_without_ids_is_declined():
 
 def test_an_engines_failure_is_declined():
     class Failing(FakeEngine):
-        def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+        def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
             raise EngineError("no")
 
     assert declined(fake_model(engine=Failing()), chat_body()) is SkipReason.ENGINE_FAILED

@@ -29,7 +29,8 @@ class FastEngine:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
+        del isolation  # words are remembered, texts are not
         try:
             # Already unsigned 32 bit integers in little-endian order.
             packed, _ = self._tokenizer.encode_batch_flat([text], add_special_tokens=add_special_tokens)

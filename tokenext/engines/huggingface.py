@@ -37,7 +37,8 @@ class HuggingFaceEngine:
         added = self._tokenizer.get_added_tokens_decoder()
         return tuple(added[number].content for number in sorted(added))
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> TokenIds:
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
+        del isolation  # words are remembered, texts are not
         # encode() keeps the GIL for its whole run, encode_batch_fast() does not (facts/tokenization.md).
         try:
             (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
