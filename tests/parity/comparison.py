@@ -37,8 +37,9 @@ class Difference:
 class Outcome:
     """What became of the cases of one model at one oracle. Every case is in exactly one of the five.
 
-    `equal` and `mismatches` are ids that we call exact, and crashes. `refused`: ours are exact, and the engine
-    refuses the request, with our ids too. `not_exact` and `skipped` promise nothing; counted by reason.
+    `equal` and `mismatches` are ids that we call exact; a crash of ours is a mismatch too. `refused`: ours are
+    exact, but the engine refuses the request, with our ids as without. `not_exact` and `skipped` promise
+    nothing; they are counted by reason.
     """
 
     model: str
