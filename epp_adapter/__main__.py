@@ -14,14 +14,17 @@ from random import Random
 from typing import Any, Final
 from uuid import uuid4
 
+import aiohttp
 import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 
-from epp_adapter.discovery.static_file import EndpointFile, ReloadOutcome
+from epp_adapter.discovery.static_file import ReloadOutcome
+from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import JsonLines, log_exchange
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
+from epp_adapter.pool_wiring import Pool, endpoint_file
 from epp_adapter.routing.dynamo import DynamoStrategy
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
@@ -111,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(config, listen=parsed.listen, admin=parsed.admin)
         if parsed.check:
-            endpoints = EndpointFile(_endpoints_path(config, settings), _ignore_reload).current().endpoints
+            endpoints = endpoint_file(settings, config, _ignore_reload).current().endpoints
             _build_internals(settings, config)
             print(f"{config}: ok, {len(settings.strategies)} strategies, {len(endpoints)} endpoints")
             return 0
@@ -154,10 +157,6 @@ def _ignore_reload(outcome: ReloadOutcome) -> None:
     del outcome
 
 
-def _endpoints_path(config: Path, settings: Settings) -> Path:
-    return config.parent / settings.endpoints.file
-
-
 @dataclass(slots=True)
 class _Strategies:
     """The configured strategies by name, and what has to be ended with them."""
@@ -180,12 +179,18 @@ class _Strategies:
 async def _serve(settings: Settings, config: Path) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    source = EndpointFile(_endpoints_path(config, settings), metrics.reloaded)
-    strategies = _build(settings, config)
-    followers = _followers(strategies, source, SchedulerMetrics(registry), str(config))
-    metrics.watch(lambda: len(source.current().ready()), strategies.bookings_active)
-    routing = Routing(
-        endpoints=source,
+    async with aiohttp.ClientSession() as session:
+        pool = Pool.build(settings, config, session, registry, metrics.reloaded)
+        strategies = _build(settings, config)
+        followers = _followers(strategies, pool.endpoints, SchedulerMetrics(registry), str(config))
+        metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
+        routing = _routing(settings, pool, strategies, metrics)
+        await _serve_routing(settings, routing, registry, strategies, [*pool.background, *followers])
+
+
+def _routing(settings: Settings, pool: Pool, strategies: _Strategies, metrics: Metrics) -> Routing:
+    return Routing(
+        endpoints=pool.endpoints,
         strategies={
             name: FallbackStrategy(
                 [strategies.steps[step] for step in settings.chain(name)], metrics.fell_back
@@ -195,10 +200,23 @@ async def _serve(settings: Settings, config: Path) -> None:
         default_strategy=settings.default_strategy,
         clock=time.monotonic,
         mint_id=lambda: str(uuid4()),
-        observers=(metrics.exchange_closed, log_exchange),
+        observers=(metrics.exchange_closed, pool.metrics.exchange_closed, log_exchange),
         metadata_namespace=settings.metadata_namespace,
         clear_route_cache=settings.clear_route_cache,
+        health=pool.health,
+        rewriting=pool.rewriting,
+        destination_fallbacks=settings.destination_fallbacks,
+        conformance=settings.conformance,
     )
+
+
+async def _serve_routing(
+    settings: Settings,
+    routing: Routing,
+    registry: CollectorRegistry,
+    strategies: _Strategies,
+    background: Sequence[Callable[[], Coroutine[Any, Any, Any]]],
+) -> None:
     options = ServerOptions(
         listen=settings.listen,
         session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
@@ -216,8 +234,10 @@ async def _serve(settings: Settings, config: Path) -> None:
             stack.callback(http.shutdown)
         await server.start()
         await server.set_ready(ready=True)
-        _log.info("serving on %s with %d endpoints", server.address, len(source.current().endpoints))
-        await _run(server, [lambda: source.watch(settings.endpoints.poll_seconds), *followers])
+        _log.info(
+            "serving on %s with %d endpoints", server.address, len(routing.endpoints.current().endpoints)
+        )
+        await _run(server, background)
 
 
 async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> None:
@@ -248,7 +268,7 @@ def _build_internals(settings: Settings, config: Path) -> list[InternalParts]:
 
 
 def _followers(
-    strategies: _Strategies, endpoints: EndpointFile, metrics: SchedulerMetrics, source: str
+    strategies: _Strategies, endpoints: EndpointSource, metrics: SchedulerMetrics, source: str
 ) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
     """What keeps the strategies' knowledge fresh; each is to run until the process ends."""
     found = []

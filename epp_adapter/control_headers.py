@@ -1,4 +1,4 @@
-"""What a client asks of the picker, by header; names and precedence are the reference picker's (wellknown)."""
+"""What a client asks of the picker, by header; names and precedence are the reference picker's."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -185,14 +185,14 @@ class PassiveHealth:
             self.succeeded(feedback.serving)
 
     def failed(self, endpoint: Endpoint, failure: Failure, now: float) -> None:
-        """Count a failure. While an endpoint is set aside, the requests that were on their way do not count."""
+        """Count a failure, unless the endpoint is set aside: then the request was on its way already."""
         record = self._records.get(_key(endpoint)) or _Record(endpoint)
         if record.aside_until is not None:
             return
         self._fail(record, failure, now)
 
     def succeeded(self, endpoint: Endpoint) -> None:
-        """A request was served. Of an endpoint that is set aside this says nothing: it may be an old answer."""
+        """A request was served. Of an endpoint that is set aside it says nothing: it may be an old one."""
         record = self._records.get(_key(endpoint))
         if record is not None and record.aside_until is None:
             del self._records[_key(endpoint)]

@@ -55,7 +55,7 @@ class ProbeOptions:
 
 
 class HttpProbe:
-    """GET `path`. Alive is whoever answers below 500: where the path does not exist, somebody still answers."""
+    """GET `path`. Alive is whoever answers below 500: also a 404 shows that somebody is there."""
 
     def __init__(self, session: aiohttp.ClientSession, options: ProbeOptions) -> None:
         self._session = session
@@ -96,7 +96,7 @@ class _Worker:
 
 
 def _listed_worker(body: bytes, instance_id: int) -> _Worker:
-    """What a front end's /health says of one worker; a server that lists no workers says nothing against it."""
+    """What a front end's /health says of one worker; who lists no workers says nothing against it."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

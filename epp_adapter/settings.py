@@ -7,6 +7,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from epp_adapter.pool_settings import (
+    EndpointsSettings,
+    HealthSettings,
+    RewriteSettings,
+    ScrapeSettings,
+    check_endpoints,
+)
 from extproc.settings_file import SettingsError, decode
 from extproc.wellknown import RECORD_NAMESPACE
 
@@ -32,13 +39,6 @@ _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,62})")
 _DYNAMO_ENDPOINT: Final = re.compile(r"(dyn://)?[\w-]+\.[\w-]+\.[\w-]+")
 _ZMQ_ADDRESS: Final = re.compile(r"tcp://.+:\d{1,5}|ipc://.+")
 _HOST_PORT: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s/]+):\d{1,5}")
-
-
-class EndpointsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`file` is relative to the settings file."""
-
-    file: str
-    poll_seconds: Seconds = 0.5
 
 
 class RoundRobinSettings(
@@ -103,6 +103,11 @@ StrategySettings = DynamoSettings | InternalSettings | RoundRobinSettings
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`default_strategy` picks where a request names none in x-routing-strategy. `fallback` is asked, in
     order, where the first strategy cannot pick. `admin` is where /metrics is served; None: nowhere.
+
+    `scrape` None: no metrics are scraped. `destination_fallbacks`: how many endpoints a destination
+    names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
+    `require_model`: a body without a model is 400. `objectives` are priorities by name, where no pool says
+    them.
     """
 
     listen: str
@@ -114,6 +119,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metadata_namespace: Annotated[str, Meta(min_length=1)] = RECORD_NAMESPACE
     clear_route_cache: bool = False
     drain_seconds: Annotated[float, Meta(ge=0)] = 30.0
+    health: HealthSettings = HealthSettings()
+    scrape: ScrapeSettings | None = None
+    destination_fallbacks: Annotated[int, Meta(ge=0, le=16)] = 0
+    conformance: bool = False
+    require_model: bool = False
+    objectives: dict[str, int] = {}
+    model_rewrites: list[RewriteSettings] = []
 
     def chain(self, name: str) -> tuple[str, ...]:
         """The strategies to ask, in order, for a request that is to be routed by `name`."""
@@ -137,6 +149,8 @@ def parse_settings(
     _check_address(settings.listen, source, "listen", unix=True)
     if settings.admin is not None:
         _check_address(settings.admin, source, "admin", unix=False)
+    fixed = bool(settings.objectives or settings.model_rewrites)
+    check_endpoints(settings.endpoints, fixed=fixed, source=source)
     for name, strategy in settings.strategies.items():
         key = f"strategies.{name}"
         if not _NAME.fullmatch(name):

@@ -1,0 +1,77 @@
+"""Prometheus metrics of the pool: who served, whom we set aside, what was used, and what is being watched."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from epp_adapter.exchange_record import ExchangeRecord
+from epp_adapter.passive_health import Failure, HealthChange, Served, Transition
+
+__all__ = ["PoolMetrics"]
+
+
+class PoolMetrics:
+    """Registers on the given registry. Labels are enums: endpoints come and go, so none is a label."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._served = Counter(
+            "epp_adapter_served_total",
+            "Responses, by which endpoint the gateway says has served: chosen, or another.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self._failures = Counter(
+            "epp_adapter_endpoint_failures_total",
+            "Times an endpoint was set aside, by what was seen of its failure.",
+            ["reason"],
+            registry=registry,
+        )
+        self._readmitted = Counter(
+            "epp_adapter_endpoints_readmitted_total",
+            "Endpoints that were set aside and answered a probe.",
+            registry=registry,
+        )
+        self._set_aside = Gauge(
+            "epp_adapter_endpoints_set_aside", "Endpoints that are set aside now.", registry=registry
+        )
+        self._down = Gauge(
+            "epp_adapter_endpoints_down",
+            "Endpoints that are set aside and did not answer a probe.",
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "epp_adapter_usage_tokens_total",
+            "Tokens that model servers counted, where response bodies are seen.",
+            ["kind"],
+            registry=registry,
+        )
+        self._rewritten = Counter(
+            "epp_adapter_model_rewrites_total",
+            "Requests whose model was rewritten.",
+            registry=registry,
+        )
+        for served in Served:
+            self._served.labels(served)
+        for failure in (Failure.UNAVAILABLE, Failure.BYPASSED, Failure.UNREACHABLE):
+            self._failures.labels(failure)
+
+    def watch(self, set_aside: Callable[[], int], down: Callable[[], int]) -> None:
+        """Ask these whenever metrics are read; from another thread, so they must only read."""
+        self._set_aside.set_function(set_aside)
+        self._down.set_function(down)
+
+    def health_changed(self, change: HealthChange) -> None:
+        if change.transition is Transition.READMITTED:
+            self._readmitted.inc()
+        elif change.failure is not None:
+            self._failures.labels(change.failure).inc()
+
+    def exchange_closed(self, record: ExchangeRecord) -> None:
+        if record.served is not None:
+            self._served.labels(record.served).inc()
+        if record.rewritten:
+            self._rewritten.inc()
+        if record.usage is not None:
+            self._tokens.labels("prompt").inc(record.usage.prompt_tokens)
+            self._tokens.labels("completion").inc(record.usage.completion_tokens)
+            self._tokens.labels("cached").inc(record.usage.cached_tokens or 0)

@@ -1,0 +1,79 @@
+"""From settings to the pool as exchanges see it, for __main__: endpoints, health, load and rules."""
+
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from epp_adapter.discovery.static_file import EndpointFile, ReloadOutcome
+from epp_adapter.endpoints import EndpointSource
+from epp_adapter.model_rewriting import ModelRewriting
+from epp_adapter.passive_health import HealthChange, PassiveHealth, Transition
+from epp_adapter.pool_metrics import PoolMetrics
+from epp_adapter.pool_rules import FixedRules, RuleSource
+from epp_adapter.pool_settings import fixed_rules
+from epp_adapter.probe import HttpProbe, Prober
+from epp_adapter.settings import Settings
+
+__all__ = ["Background", "Pool", "endpoint_file"]
+
+_log = logging.getLogger(__name__)
+
+# Runs until it is cancelled.
+Background = Callable[[], Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """`background` keeps it fresh. `metrics` is an observer of exchanges too."""
+
+    endpoints: EndpointSource
+    health: PassiveHealth
+    rewriting: ModelRewriting
+    metrics: PoolMetrics
+    background: tuple[Background, ...]
+
+    @classmethod
+    def build(
+        cls,
+        settings: Settings,
+        config: Path,
+        session: aiohttp.ClientSession,
+        registry: CollectorRegistry,
+        reloaded: Callable[[ReloadOutcome], None],
+    ) -> "Pool":
+        """`session` asks the endpoints, and must outlive the background. Raises SettingsError."""
+        metrics = PoolMetrics(registry)
+
+        def changed(change: HealthChange) -> None:
+            metrics.health_changed(change)
+            if change.transition is Transition.SET_ASIDE:
+                _log.warning("%s set aside for %.1f s: %s", change.address, change.seconds, change.failure)
+            else:
+                _log.info("%s readmitted", change.address)
+
+        health = PassiveHealth(settings.health.options(), changed)
+        metrics.watch(lambda: health.set_aside, lambda: health.down)
+        file = endpoint_file(settings, config, reloaded)
+        endpoints: EndpointSource = file
+        rules: RuleSource = FixedRules(fixed_rules(settings.objectives, settings.model_rewrites))
+        prober = Prober(health, endpoints, HttpProbe(session, settings.health.probe()), time.monotonic)
+        return cls(
+            endpoints=endpoints,
+            health=health,
+            rewriting=ModelRewriting(rules, require_model=settings.require_model),
+            metrics=metrics,
+            background=(lambda: file.watch(settings.endpoints.poll_seconds), prober.run),
+        )
+
+
+def endpoint_file(
+    settings: Settings, config: Path, reloaded: Callable[[ReloadOutcome], None]
+) -> EndpointFile:
+    """The endpoints file; a relative one stands beside the settings. Raises SettingsError."""
+    return EndpointFile(config.parent / (settings.endpoints.file or ""), reloaded)
