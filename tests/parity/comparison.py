@@ -37,8 +37,8 @@ class Difference:
 class Outcome:
     """What became of the cases of one model at one oracle. Every case is in exactly one of the five.
 
-    `equal` and `mismatches` are ids that we call exact; a crash of ours is a mismatch too. `refused`: ours are
-    exact, but the engine refuses the request, with our ids as without. `not_exact` and `skipped` promise
+    `equal` and `mismatches` are ids that we call exact; a crash of ours is a mismatch too. `refused`: ours
+    are exact, but the engine refuses the request, with our ids as without. `not_exact` and `skipped` promise
     nothing; they are counted by reason.
     """
 

