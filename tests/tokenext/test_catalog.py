@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.tokenext.models import fake_model
 from tokenext.catalog import Catalog, digest
+from tokenext.profiles import InexactReason
 
 
 def test_a_model_is_found_by_name_and_alias_and_by_nothing_else():
@@ -38,3 +41,13 @@ def test_the_digest_changes_with_everything_that_decides_the_ids():
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():
     assert digest(b"t", {}, {}, {"a": 1, "b": 2}) == digest(b"t", {}, {}, {"b": 2, "a": 1})
+
+
+def test_a_doubted_model_is_the_same_but_for_the_doubt():
+    catalog = Catalog([fake_model("m", aliases=("a",)), fake_model("n")])
+    doubted = catalog.doubting({"m", "gone"})
+    model = doubted.find("a")
+    assert model is not None
+    assert model.doubt is InexactReason.PARITY
+    assert replace(model, doubt=None) == catalog.find("m")
+    assert doubted.find("n") is catalog.find("n")

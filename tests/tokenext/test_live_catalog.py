@@ -5,6 +5,7 @@ from extproc.settings_file import SettingsError
 from tests.tokenext.models import fake_model
 from tokenext.catalog import EMPTY_CATALOG, Catalog
 from tokenext.live_catalog import LiveCatalog
+from tokenext.profiles import InexactReason
 
 OTHER = Catalog([fake_model("other")])
 
@@ -54,3 +55,23 @@ async def test_reloads_run_one_after_another_and_off_the_event_loop():
     live = LiveCatalog(EMPTY_CATALOG, load, Told())
     await asyncio.gather(*(live.reload() for _ in range(5)))
     assert running == ["in", "out"] * 5
+
+
+async def test_a_doubt_shows_at_once_and_outlives_a_reload():
+    live = LiveCatalog(OTHER, lambda: Catalog([fake_model("other"), fake_model("new")]), Told())
+    live.doubt(frozenset({"other"}))
+    assert [model.doubt for model in live.current().models] == [InexactReason.PARITY]
+    assert await live.reload()
+    assert [model.doubt for model in live.current().models] == [InexactReason.PARITY, None]
+    live.doubt(frozenset())
+    assert [model.doubt for model in live.current().models] == [None, None]
+
+
+async def test_a_bad_reload_keeps_the_doubt():
+    def load() -> Catalog:
+        raise SettingsError("t.yaml", "is missing")
+
+    live = LiveCatalog(OTHER, load, Told())
+    live.doubt(frozenset({"other"}))
+    assert not await live.reload()
+    assert [model.doubt for model in live.current().models] == [InexactReason.PARITY]

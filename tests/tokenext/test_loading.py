@@ -7,9 +7,12 @@ import pytest
 
 from extproc.settings_file import SettingsError
 from tests.tokenext.model_dirs import CHAT_TEMPLATE
+from tokenext.bundling import BundleOptions, make_bundle
+from tokenext.canonical import FakeCanonicalizer
 from tokenext.catalog import Catalog
 from tokenext.loading import load_catalog
 from tokenext.openai import Api, parse, read_body
+from tokenext.parity import OracleKind, Verification
 from tokenext.profiles import InexactReason
 from tokenext.settings import decode
 
@@ -90,3 +93,49 @@ def test_an_engine_that_cannot_serve_the_model_is_named(copy):
     told = problem({"name": "m", "source": str(copy), "engine": "fastokens"})
     assert told.startswith("t.yaml: models[0].engine: fastokens does not take this tokenizer: ")
     assert load({"name": "m", "source": str(copy)}).models[0].engine.name == "huggingface"
+
+
+def bundle(source: Path, output: Path, **options: object) -> Path:
+    make_bundle(str(source), output, FakeCanonicalizer(), BundleOptions(**options))
+    return output
+
+
+def test_a_bundle_is_the_same_model_as_its_source(model_dir, tmp_path):
+    made = bundle(model_dir, tmp_path / "b")
+    plain, bundled = (load({"name": "m", "source": str(each)}).models[0] for each in (model_dir, made))
+    assert bundled.digest == plain.digest
+    assert (plain.max_length, bundled.max_length) == (None, 4096)
+
+
+def test_settings_stand_over_what_a_bundle_says(model_dir, tmp_path):
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ a }}{{ b }}")
+    made = bundle(model_dir, tmp_path / "b", chat_template_kwargs={"a": 1, "b": 2})
+    model = load(
+        {
+            "name": "m",
+            "source": str(made),
+            "chat_template": str(own),
+            "chat_template_kwargs": {"b": 3},
+            "max_length": 9,
+        }
+    ).models[0]
+    body = read_body(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+    assert model.profile.chat(parse(Api.CHAT, body)).text == "13"
+    assert model.max_length == 9
+
+
+def test_a_changed_bundle_does_not_start(model_dir, tmp_path):
+    made = bundle(model_dir, tmp_path / "b")
+    (made / "chat_template.jinja").write_text("other")
+    assert problem({"name": "m", "source": str(made)}).startswith(f"{made}/chat_template.jinja: was changed")
+
+
+def test_the_kind_of_engine_is_that_of_the_profile_unless_given(model_dir):
+    source = {"name": "m", "source": str(model_dir)}
+    asked = load({**source, "verify": {"engine": "http://e"}}).models[0].verification
+    assert asked == Verification("http://e", OracleKind.DYNAMO, "m", 300.0, True)
+    asked = load({**source, "verify": {"engine": "http://e", "kind": "vllm"}}).models[0].verification
+    assert asked is not None
+    assert asked.kind is OracleKind.VLLM
+    assert load(source).models[0].verification is None

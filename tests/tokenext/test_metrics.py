@@ -5,6 +5,8 @@ from tests.tokenext.models import fake_model
 from tokenext.catalog import Catalog
 from tokenext.metrics import PrometheusObserver
 from tokenext.observer import ExchangeRecord, Outcome, Stage
+from tokenext.parity import OracleKind, ParityRecord, Report, Standing, Verification
+from tokenext.profiles import InexactReason
 
 TOKENIZED = ExchangeRecord(
     "m",
@@ -73,3 +75,30 @@ def test_the_queue_is_read_when_it_is_scraped(registry):
     PrometheusObserver(registry).watch_queue(lambda: held[0])
     held[0] = 5
     assert registry.get_sample_value("tokenext_queue_requests") == 5
+
+
+VERIFIED = fake_model("m", verification=Verification("http://e", OracleKind.DYNAMO, "m", None, True))
+
+
+def test_rounds_with_an_engine_are_counted_from_zero(registry):
+    observer = PrometheusObserver(registry)
+    observer.show_models(Catalog([VERIFIED, fake_model("other")]))
+    value = registry.get_sample_value
+    labels = {"model": "m", "finding": "inconclusive"}
+    assert value("tokenext_parity_rounds_total", labels) == 0
+    observer.verified(ParityRecord("m", Standing.UNKNOWN, Standing.UNKNOWN, Report((), "gone")))
+    assert value("tokenext_parity_rounds_total", labels) == 1
+    assert value("tokenext_parity_mismatch", {"model": "m"}) == 0
+    assert value("tokenext_parity_mismatch", {"model": "other"}) is None
+
+
+def test_a_mismatch_is_shown_while_it_lasts_also_over_a_reload(registry):
+    observer = PrometheusObserver(registry)
+    observer.verified(ParityRecord("m", Standing.CLEAN, Standing.MISMATCH, Report(())))
+    value = registry.get_sample_value
+    assert value("tokenext_parity_mismatch", {"model": "m"}) == 1
+    observer.reloaded(Catalog([VERIFIED]).doubting({"m"}))
+    assert value("tokenext_parity_mismatch", {"model": "m"}) == 1
+    assert VERIFIED.doubt is not InexactReason.PARITY
+    observer.verified(ParityRecord("m", Standing.MISMATCH, Standing.CLEAN, Report(())))
+    assert value("tokenext_parity_mismatch", {"model": "m"}) == 0

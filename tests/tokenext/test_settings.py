@@ -4,7 +4,8 @@ from extproc.settings_file import SettingsError
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
 from tokenext.handoff import Handoff
-from tokenext.settings import Limits, check_address, decode, load
+from tokenext.parity import OracleKind
+from tokenext.settings import Limits, VerifySettings, check_address, decode, load
 
 FULL = """
 listen: unix:/run/tokenext.sock
@@ -22,6 +23,7 @@ models:
   max_length: 32768
   handoff: dynamo
   engine: huggingface
+  verify: {engine: 'http://127.0.0.1:8000', kind: vllm, model: served, every_seconds: 60, at_start: false}
 """
 MINIMAL = "listen: 127.0.0.1:9000\nmodels: [{name: m, source: /m}]\n"
 
@@ -56,6 +58,7 @@ def test_every_key_is_read():
     assert model.chat_template_kwargs == {"enable_thinking": False}
     assert model.max_length == 32768
     assert (model.handoff, model.engine) == (Handoff.DYNAMO, EngineName.HUGGINGFACE)
+    assert model.verify == VerifySettings("http://127.0.0.1:8000", OracleKind.VLLM, "served", 60, False)
 
 
 def test_what_is_left_out_has_defaults():
@@ -64,6 +67,7 @@ def test_what_is_left_out_has_defaults():
     assert settings.limits == Limits()
     (model,) = settings.models
     assert (model.handoff, model.engine, model.max_length) == (Handoff.NONE, EngineName.AUTO, None)
+    assert model.verify is None
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,11 @@ def test_what_is_left_out_has_defaults():
         ("listen: 127.0.0.1:1\nmodels: [{name: '', source: /m}]", "t.yaml: models[0].name: "),
         (MINIMAL.replace("source", "max_length: 0, source"), "t.yaml: models[0].max_length: "),
         (MINIMAL.replace("source", "handoff: vlm, source"), "t.yaml: models[0].handoff: "),
+        (MINIMAL.replace("source", "verify: {engine: here}, source"), "t.yaml: models[0].verify.engine: "),
+        (
+            MINIMAL.replace("source", "verify: {engine: 'http://e', every_seconds: 0}, source"),
+            "t.yaml: models[0].verify.every_seconds: ",
+        ),
         ("listen: [", "t.yaml: is not YAML: "),
         ("", "t.yaml: "),
     ],

@@ -11,6 +11,7 @@ from tokenext.engine import EngineError, FakeEngine
 from tokenext.handoff import Handoff
 from tokenext.observer import Stage
 from tokenext.openai import Api, parse, read_body
+from tokenext.profiles import InexactReason
 from tokenext.tokenization import Stopwatch, Tokenized, tokenize
 
 RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -57,6 +58,13 @@ def test_ids_that_are_not_proved_are_recorded_with_a_reason_and_not_handed_over(
     done = run(fake_model(profile=InexactProfile()), chat_body())
     assert not done.record.engine_exact
     assert done.record.reason == "template_clock"
+    assert done.body is None
+
+
+def test_a_model_in_doubt_is_routed_by_its_ids_and_hands_none_over():
+    done = run(fake_model(doubt=InexactReason.PARITY), chat_body())
+    assert (done.record.engine_exact, done.record.reason) == (False, "parity")
+    assert done.record.token_ids.as_array().tolist() == list(RENDERED.encode())
     assert done.body is None
 
 

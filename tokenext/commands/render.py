@@ -112,7 +112,7 @@ def _load(options: argparse.Namespace, body: JsonObject) -> LoadedModel:
 
 def _model_of(body: JsonObject) -> str:
     try:
-        name = orjson.loads(body.fields.get("model", b"null"))
+        name = orjson.loads(bytes(body.fields.get("model", b"null")))
     except orjson.JSONDecodeError:
         name = None
     if not isinstance(name, str):
