@@ -1,4 +1,4 @@
-"""Prometheus metrics of strategies that schedule by themselves: KV events, what is known, what is in flight."""
+"""Prometheus metrics of strategies that schedule by themselves: KV events, memory, requests in flight."""
 
 from collections.abc import Callable
 

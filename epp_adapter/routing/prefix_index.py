@@ -119,8 +119,9 @@ class _Cache:
         self.shared: dict[tuple[bool, int], int] = {}
 
     def key(self, block_id: BlockId) -> int | None:
-        for ids in self.ids.values():
-            key = ids.get(block_id)
+        """Of the fastest tier, should an engine give one id two meanings."""
+        for tier in Tier:
+            key = self.ids.get(tier, {}).get(block_id)
             if key is not None:
                 return key
         return None
