@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check format lint types imports proto-lint proto test test-unit test-integration \
+.PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-unit test-integration \
 	bench parity e2e-vllm clean
 
 help:  ## say what can be made
@@ -28,7 +28,7 @@ demo: $(READY)  ## start the whole chain on loopback, send a conversation throug
 up: $(READY)  ## start the whole chain and keep it running; prints a curl command
 	@$(BIN)/python -m loadtests.stack up $(if $(MODEL),--model $(MODEL))
 
-check: lint types imports proto-lint test  ## everything that must hold before a commit
+check: lint types imports proto-lint coverage test  ## everything that must hold before a commit
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff format .
@@ -55,6 +55,11 @@ proto: $(READY)  ## regenerate the Python code of proto/tokenext/v1
 		--grpc_python_out=proto/extproc/pb proto/tokenext/v1/*.proto
 	sed -i.orig -e 's/^from tokenext\.v1 import/from extproc.pb.tokenext.v1 import/' $(GENERATED)/*_pb2*.py*
 	rm -f $(GENERATED)/*.orig $(GENERATED)/token_record_pb2_grpc.py  # a file without a service gets an empty one
+
+# The protocol's state machine is small enough to be covered whole, and too important not to be.
+coverage: $(READY)  ## fail unless every branch of the session and its table is tested
+	$(BIN)/python -m pytest -q tests/extproc/test_session.py tests/extproc/test_session_properties.py \
+		--cov=extproc.session --cov=extproc.transitions --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 test: $(READY)  ## run all tests: unit tests, then the chain on real parts
 	$(BIN)/python -m pytest -n 2 -m 'not integration'
