@@ -44,6 +44,8 @@ class ModelRewriting:
 
         Raises BadRequestError, BodyTooLargeError and PeerProtocolError.
         """
+        if not wanted.isprintable():
+            raise BadRequestError(f"{MODEL_REWRITE_HEADERS[0]} is no model's name")
         rules = self.rules.rules()
         if request.body == b"" or not (rules.rewrites or wanted or self.require_model):
             return None

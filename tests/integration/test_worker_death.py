@@ -1,0 +1,166 @@
+"""What clients see when model servers die, and how soon the picker knows.
+
+A client that has read a failed answer must not see another from the same endpoint: so a request that fails
+must have been sent before the first failure was read.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import aiohttp
+import pytest
+
+from loadtests.stack.chain import Chain, ChainOptions, Part, Upstream
+from tests.integration import metrics
+
+pytestmark = pytest.mark.integration
+
+# Slow enough that requests are in flight whenever something is killed.
+PACE = ("--speedup-ratio", "5")
+
+
+@dataclass
+class Answer:
+    request_id: str
+    sent: float
+    read: float
+    status: int
+
+
+@dataclass
+class Load:
+    """Requests one after another on each connection until the block is left."""
+
+    chain: Chain
+    connections: int = 6
+    headers: dict[str, str] = field(default_factory=dict)
+    query: str = ""
+    answers: list[Answer] = field(default_factory=list)
+
+    async def __aenter__(self):
+        self._stop = asyncio.Event()
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
+        self._tasks = [asyncio.create_task(self._run(number)) for number in range(self.connections)]
+        await self.grow(30)
+        return self
+
+    async def __aexit__(self, *_):
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+        await self._session.close()
+
+    async def grow(self, count: int) -> None:
+        wanted = len(self.answers) + count
+        async with asyncio.timeout(60):
+            while len(self.answers) < wanted:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+
+    async def _run(self, number: int) -> None:
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            self.answers.append(await self.send(f"load-{id(self)}-{number}-{turn}"))
+
+    async def send(self, request_id: str) -> Answer:
+        body = {
+            "model": self.chain.options.model.name,
+            "messages": [{"role": "user", "content": f"{request_id} " + "word " * 40}],
+            "max_tokens": 4,
+        }
+        sent = time.monotonic()
+        try:
+            async with self._session.post(
+                f"{self.chain.url}/v1/chat/completions{self.query}",
+                json=body,
+                headers={"x-request-id": request_id, **self.headers},
+            ) as response:
+                await response.read()
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError):
+            status = 0
+        return Answer(request_id, sent, time.monotonic(), status)
+
+    @property
+    def failed(self) -> list[Answer]:
+        return [answer for answer in self.answers if answer.status != 200]
+
+    def failed_knowingly(self) -> list[Answer]:
+        """Failures of requests that were sent after a failure had been read."""
+        first = min((answer.read for answer in self.failed), default=float("inf"))
+        return [answer for answer in self.failed if answer.sent > first]
+
+    def destinations(self, *, sent_after: float) -> set[str]:
+        ids = {answer.request_id for answer in self.answers if answer.sent > sent_after}
+        return {each.destination for each in self.chain.access_log.wait_for(ids).values()}
+
+
+async def dies_under_load(chain: Chain, die, address: str, **load_options) -> Load:
+    """Let something die under load; what holds of every death is asserted here."""
+    async with Load(chain, **load_options) as load:
+        await asyncio.to_thread(die)
+        died = time.monotonic()
+        await asyncio.sleep(3)
+        await load.grow(100)
+    assert load.failed_knowingly() == []
+    assert len(load.failed) <= load.connections
+    after = await asyncio.to_thread(load.destinations, sent_after=died + 2)
+    assert after, "the load went on"
+    assert address not in {each for destination in after for each in destination.split(",")}
+    return load
+
+
+@pytest.fixture(scope="module")
+def plain(start_chain) -> Chain:
+    return start_chain(
+        ChainOptions(
+            upstream=Upstream.ECHO,
+            workers=3,
+            tokenext=Part.ABSENT,
+            epp_settings={"destination_fallbacks": 2},
+        )
+    )
+
+
+class TestPlainServers:
+    """Servers without a pin, with a destination that names two more. In this order."""
+
+    async def test_a_killed_server_fails_only_what_it_was_answering(self, plain):
+        server = plain.workers[0]
+        load = await dies_under_load(plain, server.server.kill, str(server.address), query="?delay_ms=40")
+        # Whoever had no answer yet when the connection broke; the rest went to the next of the destination.
+        assert {answer.status for answer in load.failed} <= {503}
+        admin = plain.admin_urls["epp-adapter"]
+        assert metrics.total(admin, "epp_adapter_endpoints_set_aside") == 1
+
+    async def test_it_is_used_again_once_it_answers(self, plain):
+        await asyncio.to_thread(plain.restart, "echo-0")
+        admin = plain.admin_urls["epp-adapter"]
+        assert await metrics.until(admin, 0, "epp_adapter_endpoints_set_aside", seconds=8) == 0
+        async with Load(plain) as load:
+            since = time.monotonic()
+            await load.grow(30)
+        assert load.failed == []
+        used = await asyncio.to_thread(load.destinations, sent_after=since)
+        assert str(plain.workers[0].address) in {each.split(",")[0] for each in used}
+
+    async def test_with_all_servers_gone_the_answer_is_503_within_100_ms(self, plain):
+        for worker in plain.workers:
+            await asyncio.to_thread(worker.server.kill)
+        async with Load(plain, connections=1) as load:
+            await load.grow(20)
+            assert await metrics.until(
+                plain.admin_urls["epp-adapter"], 3, "epp_adapter_endpoints_down", seconds=8
+            )
+            await load.grow(20)
+        durations = sorted(answer.read - answer.sent for answer in load.answers)
+        assert {answer.status for answer in load.answers} == {503}
+        assert durations[-1] < 0.1, durations[-5:]
+
+    async def test_and_service_returns_with_the_first_of_them(self, plain):
+        await asyncio.to_thread(plain.restart, "echo-1")
+        admin = plain.admin_urls["epp-adapter"]
+        assert await metrics.until(admin, 2, "epp_adapter_endpoints_set_aside", seconds=8) == 2
+        async with Load(plain) as load:
+            pass
+        assert load.failed == []
