@@ -7,8 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -19,21 +20,26 @@ import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 
 from epp_adapter.discovery.static_file import ReloadOutcome
+from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import JsonLines, log_exchange
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
 from epp_adapter.pool_wiring import Pool, endpoint_file
-from epp_adapter.routing.dynamo import DynamoStrategy
+from epp_adapter.records.callout import CalloutTokenizer
+from epp_adapter.records.finder import RecordFinder
+from epp_adapter.records.tokenizer import Tokenizer
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
 from epp_adapter.scheduler_metrics import SchedulerMetrics
 from epp_adapter.settings import (
+    DynamoSelectionSettings,
     DynamoSettings,
     InternalSettings,
     Settings,
     StrategySettings,
+    TokenizationSettings,
     listen_address,
     load_settings,
 )
@@ -104,10 +110,6 @@ exit codes: 0 stopped by a signal, or --check found no mistake; 1 cannot start; 
 """
 
 
-class _CannotStartError(Exception):
-    """Something outside the settings keeps us from starting. The message is one complete line."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     config: Path = parsed.config
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"epp-adapter: {error}", file=sys.stderr)
         return _BAD_SETTINGS
-    except (_CannotStartError, OSError) as error:
+    except (CannotJoinError, OSError) as error:
         print(f"epp-adapter: {error}", file=sys.stderr)
         return _CANNOT_START
     return 0
@@ -162,18 +164,16 @@ class _Strategies:
     """The configured strategies by name, and what has to be ended with them."""
 
     steps: dict[str, Step] = field(default_factory=dict)
-    dynamo: list[DynamoStrategy] = field(default_factory=list)
+    dynamo: list[DynamoParts] = field(default_factory=list)
     internal: list[InternalParts] = field(default_factory=list)
-    shutdowns: list[Callable[[], None]] = field(default_factory=list)
 
     def bookings_active(self) -> int:
-        return sum(strategy.bookings_active for strategy in self.dynamo)
+        return sum(parts.bookings_active() for parts in self.dynamo)
 
     async def close(self, seconds: float) -> None:
-        for strategy in self.dynamo:
-            await strategy.close(seconds)
-        for shutdown in self.shutdowns:
-            shutdown()
+        for parts in self.dynamo:
+            await parts.close(seconds)
+            parts.shutdown()
 
 
 async def _serve(settings: Settings, config: Path) -> None:
@@ -184,11 +184,33 @@ async def _serve(settings: Settings, config: Path) -> None:
         strategies = _build(settings, config)
         followers = _followers(strategies, pool.endpoints, SchedulerMetrics(registry), str(config))
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
-        routing = _routing(settings, pool, strategies, metrics)
-        await _serve_routing(settings, routing, registry, strategies, [*pool.background, *followers])
+        async with _tokenizer(settings.tokenization) as tokenizer:
+            records = _records(settings, tokenizer, metrics)
+            routing = _routing(settings, pool, strategies, metrics, records)
+            await _serve_routing(settings, routing, registry, strategies, [*pool.background, *followers])
 
 
-def _routing(settings: Settings, pool: Pool, strategies: _Strategies, metrics: Metrics) -> Routing:
+def _tokenizer(settings: TokenizationSettings) -> AbstractAsyncContextManager[Tokenizer | None]:
+    if settings.address is None:
+        return nullcontext()
+    return CalloutTokenizer(settings.address, deadline_seconds=settings.deadline_ms / 1e3)
+
+
+def _records(settings: Settings, tokenizer: Tokenizer | None, metrics: Metrics) -> RecordFinder:
+    models = settings.models
+    return RecordFinder(
+        namespace=settings.metadata_namespace,
+        trust_body_ids=settings.tokenization.trust_body_ids,
+        tokenizer=tokenizer,
+        digests={name: model.tokenizer_digest for name, model in models.items() if model.tokenizer_digest},
+        models=frozenset(models),
+        observe=metrics.looked_for_record,
+    )
+
+
+def _routing(
+    settings: Settings, pool: Pool, strategies: _Strategies, metrics: Metrics, records: RecordFinder
+) -> Routing:
     return Routing(
         endpoints=pool.endpoints,
         strategies={
@@ -201,7 +223,9 @@ def _routing(settings: Settings, pool: Pool, strategies: _Strategies, metrics: M
         clock=time.monotonic,
         mint_id=lambda: str(uuid4()),
         observers=(metrics.exchange_closed, pool.metrics.exchange_closed, log_exchange),
-        metadata_namespace=settings.metadata_namespace,
+        records=records,
+        strategy_of={name: model.strategy for name, model in settings.models.items() if model.strategy},
+        loras=frozenset(name for name, model in settings.models.items() if model.lora),
         clear_route_cache=settings.clear_route_cache,
         health=pool.health,
         rewriting=pool.rewriting,
@@ -271,7 +295,9 @@ def _followers(
     strategies: _Strategies, endpoints: EndpointSource, metrics: SchedulerMetrics, source: str
 ) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
     """What keeps the strategies' knowledge fresh; each is to run until the process ends."""
-    found = []
+    found: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+        partial(parts.follow, endpoints) for parts in strategies.dynamo if parts.follow is not None
+    ]
     for parts in strategies.internal:
         name = parts.strategy.name
         metrics.watch(name, parts.strategy.requests_in_flight, parts.prefix_blocks)
@@ -288,30 +314,11 @@ def _followers(
 
 
 def _step(name: str, chosen: StrategySettings, built: _Strategies, source: str) -> Step:
-    if not isinstance(chosen, DynamoSettings):  # internal ones are built already
+    if not isinstance(chosen, DynamoSettings | DynamoSelectionSettings):  # internal ones are built already
         return Step(RoundRobin(name))
-    try:
-        # An optional extra: whoever does not route with Dynamo does not install it.
-        from epp_adapter.routing import dynamo_runtime  # noqa: PLC0415
-    except ImportError:
-        problem = "needs Dynamo's packages: pip install 'tokenext-chain[dynamo]'"
-        raise SettingsError(source, problem, f"strategies.{name}") from None
-    options = dynamo_runtime.DynamoOptions(
-        endpoint=chosen.endpoint.removeprefix("dyn://"),
-        block_size=chosen.block_size,
-        discovery=chosen.discovery,
-        request_plane=chosen.request_plane,
-        event_plane=chosen.event_plane,
-        connect_seconds=chosen.connect_seconds,
-    )
-    try:
-        client = dynamo_runtime.KvRouterClient.connect(options)
-    except dynamo_runtime.DynamoConnectError as error:
-        raise _CannotStartError(str(error)) from error
-    strategy = DynamoStrategy(name, client, block_size=chosen.block_size)
-    built.dynamo.append(strategy)
-    built.shutdowns.append(client.shutdown)
-    return Step(strategy, chosen.deadline_ms / 1e3)
+    parts = build_dynamo(name, chosen, source)
+    built.dynamo.append(parts)
+    return parts.step
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from epp_adapter.endpoints import (
     candidates,
     parse_subset_hint,
 )
-from epp_adapter.exchange_record import ExchangeRecord, Outcome, RecordState
+from epp_adapter.exchange_record import ExchangeRecord, Outcome
 from epp_adapter.model_rewriting import ModelRewriting, Rewritten
 from epp_adapter.passive_health import HealthOptions, PassiveHealth, Served, read_feedback
+from epp_adapter.records.finder import FoundRecord, RecordFinder
 from epp_adapter.refusals import no_endpoint, outcome_of, refusal
 from epp_adapter.response_reading import ResponseReading
 from epp_adapter.routing.strategy import (
@@ -35,11 +36,9 @@ from extproc.events import (
     ResponseStarted,
     Termination,
 )
-from extproc.token_metadata import RecordError, RecordFault, TokenRecord
-from extproc.token_metadata import decode as decode_record
 from extproc.verdict import NO_EDIT, ResponseEdit, Verdict
 
-__all__ = ["EppExchange", "ExchangeRecord", "Outcome", "RecordState", "Routing"]
+__all__ = ["EppExchange", "ExchangeRecord", "Outcome", "Routing"]
 
 # What the reference says where the gateway does not report who served (pkg/lwepp/handlers/response.go).
 _NOT_REPORTED: Final = "fail: missing destination endpoint served metadata"
@@ -53,8 +52,10 @@ class Routing:
 
     `strategies` is by the name that `x-routing-strategy` may ask for. `clock` counts seconds from anywhere;
     `mint_id` makes a UUID that is never the same twice. Observers are called once per exchange, and must be
-    quick. `destination_fallbacks` is how many more endpoints a destination names, for gateways that read a
-    list. `conformance` honours the conformance suite's headers, by which any client may choose its endpoint.
+    quick. `strategy_of` has the strategy of a model where it is not the default one, `loras` the models that
+    are LoRA adapters. `destination_fallbacks` is how many more endpoints a destination names, for gateways
+    that read a list. `conformance` honours the conformance suite's headers, by which any client may choose
+    its endpoint.
     """
 
     endpoints: EndpointSource
@@ -63,7 +64,9 @@ class Routing:
     clock: Callable[[], float]
     mint_id: Callable[[], str]
     observers: tuple[Callable[[ExchangeRecord], None], ...] = ()
-    metadata_namespace: str = wellknown.RECORD_NAMESPACE
+    records: RecordFinder = field(default_factory=RecordFinder)
+    strategy_of: Mapping[str, str] = field(default_factory=dict)
+    loras: frozenset[str] = frozenset()
     clear_route_cache: bool = False
     health: PassiveHealth = field(default_factory=lambda: PassiveHealth(HealthOptions()))
     rewriting: ModelRewriting = field(default_factory=ModelRewriting)
@@ -85,8 +88,7 @@ class EppExchange:
         self._reading = ResponseReading()
         self._outcome = Outcome.RESPONSE_ONLY
         self._request_id = ""
-        self._record: TokenRecord | None = None
-        self._record_state: RecordState | RecordFault | None = None
+        self._found = FoundRecord(None, ())
         self._pick_seconds: float | None = None
         self._response_status = 0
 
@@ -102,10 +104,10 @@ class EppExchange:
 
     async def _route(self, request: RequestReady) -> Verdict:
         minted = self._read_request_id(request.headers)
-        self._read_record(request)
+        self._found = await self._routing.records.find(request)
         control = read_control_headers(request.headers)
-        strategy = self._strategy(control.strategy)
         self._rewritten = self._routing.rewriting.rewrite(request, control.model_rewrite)
+        strategy = self._strategy(control.strategy)
         among = self._candidates(request, control)
         self._pick = pick = await self._pick_among(strategy, among, request.headers, control)
         self._destination = destination_of(pick, among, more=self._routing.destination_fallbacks)
@@ -137,20 +139,10 @@ class EppExchange:
         self._request_id = self._routing.mint_id()
         return {wellknown.REQUEST_ID_HEADER: self._request_id}
 
-    def _read_record(self, request: RequestReady) -> None:
-        value = request.metadata.get(self._routing.metadata_namespace, wellknown.RECORD_KEY)
-        if value is None:
-            self._record_state = RecordState.ABSENT
-            return
-        try:
-            self._record = decode_record(value)
-            self._record_state = RecordState.USED
-        except RecordError as error:
-            self._record_state = error.fault
-
     def _strategy(self, asked: str) -> RoutingStrategy:
         strategies = self._routing.strategies
-        name = asked or self._routing.default_strategy
+        model = self._model_asked_for()
+        name = asked or self._routing.strategy_of.get(model, self._routing.default_strategy)
         if name not in strategies:
             raise UnknownStrategyError(f"{wellknown.STRATEGY_HEADER}: one of {', '.join(sorted(strategies))}")
         return strategies[name]
@@ -162,13 +154,15 @@ class EppExchange:
         headers: Headers,
         control: ControlHeaders,
     ) -> Pick:
-        record = self._record
+        record = self._found.record
+        model = self._model_asked_for()
         request = RoutingRequest(
             request_id=self._routing.mint_id(),
-            model=self._model_asked_for(),
+            model=model,
             token_ids=record.token_ids if record else None,
             headers=headers,
             priority=self._routing.rewriting.rules.rules().priority(control.objective),
+            lora_name=model if model in self._routing.loras else "",
         )
         started = self._routing.clock()
         try:
@@ -182,7 +176,7 @@ class EppExchange:
         """Of the model server; a LoRA adapter's name, where rewriting chose one."""
         if self._rewritten is not None:
             return self._rewritten.served
-        return self._record.model if self._record else ""
+        return self._found.record.model if self._found.record else ""
 
     def _verdict(self, pick: Pick, destination: Destination, minted: Mapping[str, str]) -> Verdict:
         rendered = destination.rendered()
@@ -249,7 +243,7 @@ class EppExchange:
                 observer(record)
 
     def _summary(self, termination: Termination) -> ExchangeRecord:
-        pick, record = self._pick, self._record
+        pick, record = self._pick, self._found.record
         return ExchangeRecord(
             outcome=self._outcome,
             termination=termination,
@@ -260,7 +254,7 @@ class EppExchange:
             fallbacks=pick.fallbacks if pick else (),
             token_count=len(record.token_ids) if record else 0,
             cached_tokens=pick.cached_tokens if pick else None,
-            record=self._record_state,
+            findings=self._found.findings,
             pick_seconds=self._pick_seconds,
             response_status=self._response_status,
             served=self._served,

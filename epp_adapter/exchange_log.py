@@ -46,7 +46,7 @@ def _fields(record: ExchangeRecord) -> dict[str, object]:
         "strategy": record.strategy,
         "destination": record.destination,
         "fallbacks": [f"{fallback.strategy}:{fallback.fault}" for fallback in record.fallbacks],
-        "record": record.record,
+        "record": [f"{finding.source}:{finding.outcome}" for finding in record.findings],
         "token_count": record.token_count,
         "cached_tokens": record.cached_tokens,
         "pick_ms": None if record.pick_seconds is None else round(record.pick_seconds * 1e3, 3),

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from epp_adapter.passive_health import Served
+from epp_adapter.records.finder import Finding
 from epp_adapter.response_body import Usage
 from epp_adapter.routing.strategy import Fallback
 from extproc.events import Termination
-from extproc.token_metadata import RecordFault
 
-__all__ = ["ExchangeRecord", "Outcome", "RecordState"]
+__all__ = ["ExchangeRecord", "Outcome"]
 
 
 class Outcome(StrEnum):
@@ -26,22 +26,15 @@ class Outcome(StrEnum):
     RESPONSE_ONLY = "response_only"  # an earlier filter answered; there was no request to route
 
 
-class RecordState(StrEnum):
-    """Whether token ids came with a request; beside these two a RecordFault: why a record was ignored."""
-
-    ABSENT = "absent"
-    USED = "used"
-
-
 @dataclass(frozen=True, slots=True)
 class ExchangeRecord:
     """What happened in one exchange; safe to log and to count.
 
     `request_id` is x-request-id where that is a UUID, else empty. `model` is tokenext's catalog name, else
     empty. `strategy` is who picked, else empty. `pick_seconds` is None where nothing was asked to pick.
-    `record` is None where no request was seen. `served` is None where no response was seen. `usage` is what
-    the model server counted, where the response body could be read. `rewritten`: the model server was asked
-    for another model than the client asked for.
+    `findings`: where a token record was looked for, and what came of it. `served` is None where no response
+    was seen. `usage` is what the model server counted, where the response body could be read. `rewritten`:
+    the model server was asked for another model than the client asked for.
     """
 
     outcome: Outcome
@@ -53,7 +46,7 @@ class ExchangeRecord:
     fallbacks: tuple[Fallback, ...] = ()
     token_count: int = 0
     cached_tokens: int | None = None
-    record: RecordState | RecordFault | None = None
+    findings: tuple[Finding, ...] = ()
     pick_seconds: float | None = None
     response_status: int = 0
     served: Served | None = None

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from epp_adapter.discovery.static_file import ReloadOutcome
 from epp_adapter.exchange import ExchangeRecord
+from epp_adapter.records.finder import Finding
 from epp_adapter.routing.strategy import Fallback
 
 __all__ = ["Metrics"]
@@ -43,8 +44,8 @@ class Metrics:
         )
         self._records = Counter(
             "epp_adapter_records_total",
-            "Requests by what became of their token record: used, absent, or why it was ignored.",
-            ["outcome"],
+            "Places where a token record was looked for, by what came of it: used, absent, or why not used.",
+            ["source", "outcome"],
             registry=registry,
         )
         self._reloads = Counter(
@@ -56,7 +57,7 @@ class Metrics:
         self._ready = Gauge("epp_adapter_ready_endpoints", "Endpoints that are ready.", registry=registry)
         self._bookings = Gauge(
             "epp_adapter_bookings_active",
-            "Bookings in Dynamo's router that are not freed.",
+            "Bookings in Dynamo's routers that are not freed.",
             registry=registry,
         )
         for outcome in ReloadOutcome:
@@ -70,10 +71,11 @@ class Metrics:
     def exchange_closed(self, record: ExchangeRecord) -> None:
         strategy = record.strategy or _NOBODY
         self._requests.labels(record.outcome, strategy).inc()
-        if record.record is not None:
-            self._records.labels(record.record).inc()
         if record.pick_seconds is not None:
             self._picks.labels(strategy).observe(record.pick_seconds)
+
+    def looked_for_record(self, finding: Finding) -> None:
+        self._records.labels(finding.source, finding.outcome).inc()
 
     def fell_back(self, fallback: Fallback) -> None:
         self._fallbacks.labels(fallback.strategy, fallback.fault).inc()

@@ -2,11 +2,17 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from epp_adapter.dynamo_settings import (
+    DynamoSelectionSettings,
+    DynamoSettings,
+    check_dynamo,
+    check_selection,
+)
 from epp_adapter.pool_settings import (
     EndpointsSettings,
     HealthSettings,
@@ -19,12 +25,15 @@ from extproc.wellknown import RECORD_NAMESPACE
 
 __all__ = [
     "DynamoEventsSettings",
+    "DynamoSelectionSettings",
     "DynamoSettings",
     "EndpointsSettings",
     "InternalSettings",
+    "ModelSettings",
     "RoundRobinSettings",
     "Settings",
     "StrategySettings",
+    "TokenizationSettings",
     "VllmEventsSettings",
     "listen_address",
     "load_settings",
@@ -45,18 +54,6 @@ class RoundRobinSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="round-robin"
 ):
     """Nothing to set, and no deadline: it never waits."""
-
-
-class DynamoSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="dynamo"):
-    """`endpoint` is the workers' "namespace.component.endpoint", and `block_size` their own KV block size."""
-
-    endpoint: str
-    block_size: Annotated[int, Meta(gt=0)]
-    discovery: Literal["file", "etcd", "kubernetes", "mem"] = "etcd"
-    request_plane: Literal["tcp", "nats"] = "tcp"
-    event_plane: Literal["nats", "zmq"] = "nats"
-    deadline_ms: Milliseconds = 200
-    connect_seconds: Annotated[int, Meta(gt=0)] = 10
 
 
 class DynamoEventsSettings(
@@ -97,7 +94,30 @@ class InternalSettings(
     seed: int | None = None
 
 
-StrategySettings = DynamoSettings | InternalSettings | RoundRobinSettings
+StrategySettings = DynamoSettings | DynamoSelectionSettings | InternalSettings | RoundRobinSettings
+
+
+class TokenizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where token ids are looked for when a request brought no record.
+
+    `trust_body_ids`: tokenext stands before this filter, so ids in a body are its own. `address` is where
+    tokenext's Tokenization RPC is called, unix:/path or host:port; None: nowhere. Both need a filter that
+    shows bodies.
+    """
+
+    trust_body_ids: bool = False
+    address: str | None = None
+    deadline_ms: Milliseconds = 200
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`strategy` routes the model's requests that name none. A record with another digest than
+    `tokenizer_digest` is not used. `lora`: it is an adapter, whose cached blocks are its own.
+    """
+
+    strategy: str | None = None
+    tokenizer_digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    lora: bool = False
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,7 +127,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `scrape` None: no metrics are scraped. `destination_fallbacks`: how many endpoints a destination
     names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
     `require_model`: a body without a model is 400. `objectives` are priorities by name, where no pool says
-    them.
+    them. `models` are by the names of tokenext's catalog.
     """
 
     listen: str
@@ -126,6 +146,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     require_model: bool = False
     objectives: dict[str, int] = {}
     model_rewrites: list[RewriteSettings] = []
+    tokenization: TokenizationSettings = TokenizationSettings()
+    models: dict[str, ModelSettings] = {}
 
     def chain(self, name: str) -> tuple[str, ...]:
         """The strategies to ask, in order, for a request that is to be routed by `name`."""
@@ -149,22 +171,37 @@ def parse_settings(
     _check_address(settings.listen, source, "listen", unix=True)
     if settings.admin is not None:
         _check_address(settings.admin, source, "admin", unix=False)
+    if settings.tokenization.address is not None:
+        _check_address(settings.tokenization.address, source, "tokenization.address", unix=True)
     fixed = bool(settings.objectives or settings.model_rewrites)
     check_endpoints(settings.endpoints, fixed=fixed, source=source)
     for name, strategy in settings.strategies.items():
-        key = f"strategies.{name}"
-        if not _NAME.fullmatch(name):
-            raise SettingsError(source, "a name is made of a-z, 0-9 and -, at most 63 of them", key)
-        if isinstance(strategy, DynamoSettings) and not _DYNAMO_ENDPOINT.fullmatch(strategy.endpoint):
-            raise SettingsError(source, "is not namespace.component.endpoint", f"{key}.endpoint")
-        if isinstance(strategy, InternalSettings):
-            _check_events(strategy.kv_events, source, f"{key}.kv_events")
+        _check_strategy(name, strategy, source)
+    _check_choosing(settings, source)
+    return _overridden(settings, listen, admin)
+
+
+def _check_strategy(name: str, strategy: StrategySettings, source: str) -> None:
+    key = f"strategies.{name}"
+    if not _NAME.fullmatch(name):
+        raise SettingsError(source, "a name is made of a-z, 0-9 and -, at most 63 of them", key)
+    if isinstance(strategy, DynamoSettings):
+        check_dynamo(strategy, source, key)
+    if isinstance(strategy, DynamoSelectionSettings):
+        check_selection(strategy, source, key)
+    if isinstance(strategy, InternalSettings):
+        _check_events(strategy.kv_events, source, f"{key}.kv_events")
+
+
+def _check_choosing(settings: Settings, source: str) -> None:
     _check_name(settings.default_strategy, settings, source, "default_strategy")
     for index, name in enumerate(settings.fallback):
         _check_name(name, settings, source, f"fallback[{index}]")
         if name in settings.fallback[:index]:
             raise SettingsError(source, f"{name} stands here twice", f"fallback[{index}]")
-    return _overridden(settings, listen, admin)
+    for model, chosen in settings.models.items():
+        if chosen.strategy is not None:
+            _check_name(chosen.strategy, settings, source, f"models.{model}.strategy")
 
 
 def _overridden(settings: Settings, listen: str | None, admin: str | None) -> Settings:

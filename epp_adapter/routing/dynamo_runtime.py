@@ -1,4 +1,4 @@
-"""The only importer of `dynamo`: its KvRouter in this process, behind `WorkerRouter`.
+"""Dynamo's KvRouter in this process, behind `WorkerRouter`. Only selection_runtime imports `dynamo`, too.
 
 Built on ai-dynamo-runtime 1.6.1 (dynamo/_core.pyi). Dynamo raises plain `Exception` with a sentence for most
 failures, so this adapter is the one place that catches Exception and reads those sentences.
@@ -6,24 +6,25 @@ failures, so this adapter is the one place that catches Exception and reads thos
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from dynamo.llm import KvRouter, KvRouterConfig, RouterQueueLimitExceeded
 from dynamo.runtime import DistributedRuntime
 
-from epp_adapter.routing.dynamo import WorkerChoice
+from epp_adapter.routing.dynamo_bookings import WorkerChoice, WorkerQuery
 from epp_adapter.routing.strategy import StrategyError, StrategyFault
-from extproc.token_metadata import TokenIds
 
-__all__ = ["DynamoConnectError", "DynamoOptions", "KvRouterClient"]
+__all__ = ["DynamoConnectError", "DynamoOptions", "DynamoRuntime", "KvRouterClient"]
 
 T = TypeVar("T")
 
 # Sentences of 1.6.1 (lib/kv-router) that tell a fault; what is not here is FAILED.
 _NO_WORKERS: Final = "no endpoints available"
 _STARTUP_LIMITS: Final = ("NATS_STARTUP_CONNECT_TIMEOUT_SECONDS", "ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS")
+# What Dynamo's own Endpoint Picker gives where another worker computes the prompt (ext-proc, epp.rs).
+_DECODE_ONLY: Final = {"overlap_score_credit": 0.0, "assume_kv_reuse": False, "track_prefill_tokens": False}
 
 
 class DynamoConnectError(Exception):
@@ -32,28 +33,23 @@ class DynamoConnectError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DynamoOptions:
-    """`endpoint` is "namespace.component.endpoint". `block_size` must be the workers' own, or no prefix is
-    ever found. `connect_seconds` bounds the wait for NATS and for etcd, each.
-    """
+    """Where the deployment is. `connect_seconds` bounds the wait for NATS and for etcd, each."""
 
-    endpoint: str
-    block_size: int
     discovery: str
     request_plane: str
     event_plane: str
     connect_seconds: int
 
 
-class KvRouterClient:
-    """A WorkerRouter over a KvRouter and the DistributedRuntime that it lives in."""
+class DynamoRuntime:
+    """Owns this process's place in one Dynamo deployment."""
 
-    def __init__(self, runtime: Any, router: Any) -> None:
+    def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
-        self._router = router
 
     @classmethod
     def connect(cls, options: DynamoOptions) -> Self:
-        """Join the Dynamo deployment. Workers need not be there yet; the router follows them from now on.
+        """Join the deployment.
 
         Must be called where an event loop runs, and before anything is served: Dynamo's constructor holds the
         GIL for as long as it waits for NATS or etcd. Raises DynamoConnectError.
@@ -68,30 +64,60 @@ class KvRouterClient:
                 options.request_plane,
                 event_plane=options.event_plane,
             )
-            router = KvRouter(runtime.endpoint(options.endpoint), options.block_size, KvRouterConfig())
         except Exception as error:
-            raise DynamoConnectError(
-                f"cannot join Dynamo (endpoint {options.endpoint}, discovery {options.discovery}, "
-                f"event plane {options.event_plane}): {error}"
-            ) from error
-        return cls(runtime, router)
+            where = f"discovery {options.discovery}, event plane {options.event_plane}"
+            raise DynamoConnectError(f"cannot join Dynamo ({where}): {error}") from error
+        return cls(runtime)
 
-    async def best_worker(self, booking_id: str, token_ids: TokenIds) -> WorkerChoice:
+    def router(self, endpoint: str, block_size: int, config: Mapping[str, object]) -> "KvRouterClient":
+        """A KV router over the workers of an endpoint, "namespace.component.endpoint".
+
+        They need not be there yet; the router follows them from now on. `block_size` must be the workers'
+        own, or no prefix is ever found. `config` has the arguments of KvRouterConfig that are not to be
+        Dynamo's defaults. Raises DynamoConnectError.
+        """
+        # Without events, or ahead of them, the router learns prefixes from its own choices, if it is told to.
+        learns = config.get("use_kv_events") is False or config.get("router_predicted_ttl_secs") is not None
+        try:
+            router = KvRouter(self._runtime.endpoint(endpoint), block_size, KvRouterConfig(**config))
+        except Exception as error:
+            raise DynamoConnectError(f"cannot route to endpoint {endpoint}: {error}") from error
+        return KvRouterClient(router, block_size=block_size, learns=learns)
+
+    def shutdown(self) -> None:
+        """Leave the deployment. Its routers must not be called any more."""
+        self._runtime.shutdown()
+
+
+class KvRouterClient:
+    """A WorkerRouter over a KvRouter. It cannot be told which workers are `allowed`."""
+
+    def __init__(self, router: Any, *, block_size: int, learns: bool) -> None:
+        self._router = router
+        self._block_size = block_size
+        self._learns = learns
+
+    async def best_worker(self, booking_id: str, query: WorkerQuery) -> WorkerChoice:
         # An array, never bytes: Dynamo takes bytes without a word, as one token per byte.
-        instance_id, dp_rank, cached_blocks = await _translated(
-            self._router.best_worker(token_ids.as_array(), request_id=booking_id)
+        worker_id, dp_rank, cached_blocks = await _translated(
+            self._router.best_worker(
+                query.token_ids.as_array(),
+                router_config_override=_DECODE_ONLY if query.decode_only else None,
+                request_id=booking_id,
+                update_indexer=self._learns and not query.decode_only,
+                lora_name=query.lora_name or None,
+                strict_priority=query.strict_priority,
+                policy_class=query.policy_class or None,
+                cache_namespace=query.cache_namespace or None,
+            )
         )
-        return WorkerChoice(instance_id, dp_rank, cached_blocks)
+        return WorkerChoice(worker_id, dp_rank, cached_blocks * self._block_size)
 
     async def mark_prefill_complete(self, booking_id: str) -> None:
         await _translated(self._router.mark_prefill_complete(booking_id))
 
     async def free(self, booking_id: str) -> None:
         await _translated(self._router.free(booking_id))
-
-    def shutdown(self) -> None:
-        """Leave the deployment. The router must not be called any more."""
-        self._runtime.shutdown()
 
 
 async def _translated(answer: Awaitable[T]) -> T:

@@ -10,6 +10,7 @@ from extproc.events import Termination
 from extproc.token_metadata import TokenIds
 
 __all__ = [
+    "NO_FALLBACKS",
     "FakePick",
     "FakeStrategy",
     "Fallback",
@@ -69,6 +70,9 @@ class Fallback:
 
     strategy: str
     fault: StrategyFault
+
+
+NO_FALLBACKS: Final[tuple[Fallback, ...]] = ()
 
 
 class Pick(Protocol):

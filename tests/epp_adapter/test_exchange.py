@@ -5,8 +5,11 @@ from itertools import count
 import pytest
 
 from epp_adapter.endpoints import Endpoint, FixedEndpoints
-from epp_adapter.exchange import EppExchange, ExchangeRecord, Outcome, RecordState, Routing
-from epp_adapter.routing.dynamo import DynamoStrategy, FakeWorkerRouter
+from epp_adapter.exchange import EppExchange, ExchangeRecord, Outcome, Routing
+from epp_adapter.records.finder import Finding, RecordFinder, RecordSource, RecordState
+from epp_adapter.records.tokenizer import FakeTokenizer
+from epp_adapter.routing.dynamo import DynamoStrategy
+from epp_adapter.routing.dynamo_bookings import FakeWorkerRouter
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
 from epp_adapter.routing.strategy import FakeStrategy, StrategyError, StrategyFault
@@ -117,7 +120,7 @@ async def test_an_endpoint_with_a_dynamo_instance_is_pinned_whoever_picked(bench
 
 
 async def test_a_pick_adds_its_own_headers(bench):
-    dynamo = DynamoStrategy("dynamo", FakeWorkerRouter(B.dynamo_instance_id), block_size=16)
+    dynamo = DynamoStrategy("dynamo", FakeWorkerRouter(B.dynamo_instance_id))
     exchange = bench.exchange(strategies={"dynamo": dynamo}, default_strategy="dynamo")
     verdict = await exchange.decide(ready(record=encode(RECORD)))
     assert verdict.set_headers == {
@@ -144,7 +147,7 @@ async def test_requests_of_one_client_id_are_booked_under_different_ids(bench):
 
 
 async def test_the_record_is_read_in_the_configured_namespace(bench):
-    exchange = bench.exchange(metadata_namespace="envoy.lb")
+    exchange = bench.exchange(records=RecordFinder("envoy.lb"))
     await exchange.decide(ready(record=encode(RECORD), namespace="envoy.lb"))
     assert bench.strategy.requests[0].token_ids == RECORD.token_ids
 
@@ -166,8 +169,32 @@ async def test_a_record_is_used_or_ignored_with_its_fault_and_the_request_is_rou
     await exchange.close(Termination.ENDED)
     used = state is RecordState.USED
     assert bench.strategy.requests[0].token_ids == (RECORD.token_ids if used else None)
-    assert (bench.records[0].record, bench.records[0].token_count) == (state, 40 if used else 0)
+    assert bench.records[0].findings == (Finding(RecordSource.METADATA, state),)
+    assert bench.records[0].token_count == (40 if used else 0)
     assert bench.records[0].outcome is Outcome.ROUTED
+
+
+async def test_a_request_without_a_record_is_routed_by_the_ids_that_tokenext_is_called_for(bench):
+    exchange = bench.exchange(records=RecordFinder(tokenizer=FakeTokenizer()))
+    asking = ready()
+    await exchange.decide(RequestReady(asking.headers, b"{}", asking.metadata))
+    await exchange.close(Termination.ENDED)
+    assert bench.strategy.requests[0].token_ids == TokenIds.pack(list(b"{}"))
+    assert bench.records[0].findings[-1] == Finding(RecordSource.CALLOUT, RecordState.USED)
+
+
+@pytest.mark.parametrize(("asked", "picked"), [({}, "round-robin"), ({"x-routing-strategy": "fake"}, "fake")])
+async def test_a_model_may_have_a_strategy_of_its_own_and_a_request_may_name_another(bench, asked, picked):
+    exchange = bench.exchange(strategy_of={"qwen3": "round-robin"})
+    await exchange.decide(ready(asked, record=encode(RECORD)))
+    await exchange.close(Termination.ENDED)
+    assert bench.records[0].strategy == picked
+
+
+async def test_the_name_of_an_adapter_reaches_the_strategy(bench):
+    await bench.exchange(loras=frozenset({"qwen3"})).decide(ready(record=encode(RECORD)))
+    await bench.exchange().decide(ready(record=encode(RECORD)))
+    assert [asked.lora_name for asked in bench.strategy.requests] == ["qwen3", ""]
 
 
 async def test_only_endpoints_that_the_gateway_allows_are_candidates(bench):
@@ -283,7 +310,7 @@ async def test_closing_finishes_the_pick_and_reports_exactly_once(bench, termina
             destination="10.0.0.1:8000",
             token_count=40,
             cached_tokens=0,
-            record=RecordState.USED,
+            findings=(Finding(RecordSource.METADATA, RecordState.USED),),
             pick_seconds=0.0,
             response_status=201,
             total_seconds=2.5,
@@ -296,13 +323,13 @@ async def test_a_stream_that_starts_with_a_response_is_reported_as_such(bench):
     await exchange.observe(started(400))
     await exchange.close(Termination.ENDED)
     (record,) = bench.records
-    assert (record.outcome, record.response_status, record.record) == (Outcome.RESPONSE_ONLY, 400, None)
+    assert (record.outcome, record.response_status, record.findings) == (Outcome.RESPONSE_ONLY, 400, ())
 
 
 async def test_a_client_that_leaves_while_a_pick_is_made_leaves_no_booking(bench):
     router = FakeWorkerRouter(B.dynamo_instance_id)
     router.gate = asyncio.Event()
-    dynamo = DynamoStrategy("dynamo", router, block_size=16)
+    dynamo = DynamoStrategy("dynamo", router)
     exchange = bench.exchange(strategies={"dynamo": dynamo}, default_strategy="dynamo")
     deciding = asyncio.ensure_future(exchange.decide(ready(record=encode(RECORD))))
     await asyncio.sleep(0.01)
@@ -317,7 +344,7 @@ async def test_a_client_that_leaves_while_a_pick_is_made_leaves_no_booking(bench
 
 
 async def test_fallbacks_are_part_of_the_report(bench):
-    dynamo = DynamoStrategy("dynamo", FakeWorkerRouter(7), block_size=16)
+    dynamo = DynamoStrategy("dynamo", FakeWorkerRouter(7))
     chain = FallbackStrategy([Step(dynamo, 1.0), Step(RoundRobin("round-robin"))], lambda fallback: None)
     exchange = bench.exchange(strategies={"dynamo": chain}, default_strategy="dynamo")
     await exchange.decide(ready(record=encode(RECORD)))

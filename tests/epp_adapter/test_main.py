@@ -192,7 +192,7 @@ class TestRoundRobin:
             assert destinations == ["127.0.0.1:8001", "127.0.0.1:8002"] * 2
             sample = 'epp_adapter_requests_total{outcome="routed",strategy="round-robin"}'
             assert await epp.metric(sample) == 4
-            assert await epp.metric('epp_adapter_records_total{outcome="absent"}') == 4
+            assert await epp.metric('epp_adapter_records_total{outcome="absent",source="metadata"}') == 4
             assert await epp.metric("epp_adapter_ready_endpoints") == 2
             exchanges = [line for line in epp.lines() if line["message"] == "exchange"]
             assert [line["destination"] for line in exchanges] == destinations

@@ -8,9 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from epp_adapter.discovery.static_file import ReloadOutcome
-from epp_adapter.exchange import ExchangeRecord, Outcome, RecordState
+from epp_adapter.exchange import ExchangeRecord, Outcome
 from epp_adapter.exchange_log import JsonLines, log_exchange
 from epp_adapter.metrics import Metrics
+from epp_adapter.records.finder import Finding, RecordSource, RecordState
+from epp_adapter.records.tokenizer import CalloutFault
 from epp_adapter.routing.strategy import Fallback, StrategyFault
 from extproc.events import Termination
 from extproc.token_metadata import RecordFault
@@ -26,13 +28,18 @@ ROUTED = ExchangeRecord(
     destination="10.0.0.1:8000",
     token_count=8000,
     cached_tokens=64,
-    record=RecordState.USED,
+    findings=(Finding(RecordSource.METADATA, RecordState.USED),),
     pick_seconds=0.0004,
     response_status=200,
     total_seconds=1.25,
 )
 REFUSED = ExchangeRecord(
-    outcome=Outcome.REFUSED_NO_ENDPOINT, termination=Termination.REJECTED, record=RecordFault.BAD_BASE64
+    outcome=Outcome.REFUSED_NO_ENDPOINT,
+    termination=Termination.REJECTED,
+    findings=(
+        Finding(RecordSource.METADATA, RecordFault.BAD_BASE64),
+        Finding(RecordSource.CALLOUT, CalloutFault.UNAVAILABLE),
+    ),
 )
 
 
@@ -43,6 +50,8 @@ def test_metrics_match_the_golden_exposition():
     metrics.exchange_closed(ROUTED)
     metrics.exchange_closed(REFUSED)
     metrics.exchange_closed(ExchangeRecord(Outcome.RESPONSE_ONLY, Termination.ENDED))
+    for finding in ROUTED.findings + REFUSED.findings:
+        metrics.looked_for_record(finding)
     metrics.fell_back(Fallback("dynamo", StrategyFault.NO_TOKEN_IDS))
     metrics.reloaded(ReloadOutcome.REFUSED)
     lines = generate_latest(registry).decode().splitlines()
@@ -84,7 +93,7 @@ def test_an_exchange_is_one_json_line(lines):
         "model": "qwen3",
         "strategy": "dynamo",
         "destination": "10.0.0.1:8000",
-        "record": "used",
+        "record": ["metadata:used"],
         "token_count": 8000,
         "cached_tokens": 64,
         "pick_ms": 0.4,

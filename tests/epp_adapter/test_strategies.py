@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from epp_adapter.endpoints import Endpoint
-from epp_adapter.routing import dynamo
-from epp_adapter.routing.dynamo import DynamoStrategy, FakeWorkerRouter
+from epp_adapter.routing import dynamo_bookings
+from epp_adapter.routing.dynamo import DynamoStrategy
+from epp_adapter.routing.dynamo_bookings import FakeWorkerRouter
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
 from epp_adapter.routing.strategy import (
@@ -57,7 +58,7 @@ class TestDynamo(StrategyContract):
 
     @pytest.fixture
     def strategy(self, router):
-        return DynamoStrategy("dynamo", router, block_size=16)
+        return DynamoStrategy("dynamo", router)
 
     @pytest.fixture
     def harness(self, router, strategy):
@@ -96,7 +97,7 @@ class TestDynamo(StrategyContract):
 
     async def test_no_workers_is_an_error_at_once(self):
         with pytest.raises(StrategyError) as caught:
-            await DynamoStrategy("dynamo", FakeWorkerRouter(), block_size=16).pick(request(), ENDPOINTS)
+            await DynamoStrategy("dynamo", FakeWorkerRouter()).pick(request(), ENDPOINTS)
         assert caught.value.fault is StrategyFault.NO_WORKERS
 
     async def test_a_booking_made_after_its_pick_was_cancelled_is_freed(self, strategy, router):
@@ -124,7 +125,7 @@ class TestDynamo(StrategyContract):
         assert (router.freed, strategy.bookings_active) == ([], 0)
 
     async def test_a_router_that_hangs_is_not_asked_without_end(self, strategy, router, monkeypatch):
-        monkeypatch.setattr(dynamo, "MAX_ABANDONED", 3)
+        monkeypatch.setattr(dynamo_bookings, "MAX_ABANDONED", 3)
         router.gate = asyncio.Event()
         for number in range(3):
             with pytest.raises(TimeoutError):
@@ -159,7 +160,7 @@ class TestFallback(StrategyContract):
     @pytest.fixture
     def harness(self):
         router = FakeWorkerRouter(*(endpoint.dynamo_instance_id for endpoint in ENDPOINTS))
-        strategy = DynamoStrategy("dynamo", router, block_size=16)
+        strategy = DynamoStrategy("dynamo", router)
         chain = FallbackStrategy([Step(strategy, 5.0)], lambda fallback: None)
         return Harness(chain, ENDPOINTS, lambda: strategy.bookings_active + len(router.booked))
 
@@ -168,7 +169,7 @@ class TestFallback(StrategyContract):
         return []
 
     async def test_a_request_without_ids_falls_from_dynamo_to_round_robin(self, seen):
-        first = DynamoStrategy("dynamo", FakeWorkerRouter(100), block_size=16)
+        first = DynamoStrategy("dynamo", FakeWorkerRouter(100))
         chain = FallbackStrategy([Step(first, 1.0), Step(RoundRobin("round-robin"))], seen.append)
         pick = await chain.pick(request(token_ids=None), ENDPOINTS)
         fallback = Fallback("dynamo", StrategyFault.NO_TOKEN_IDS)
@@ -188,7 +189,7 @@ class TestFallback(StrategyContract):
     async def test_a_strategy_that_is_late_is_passed_over_and_its_booking_freed(self, seen):
         router = FakeWorkerRouter(100)
         router.gate = asyncio.Event()
-        slow = DynamoStrategy("dynamo", router, block_size=16)
+        slow = DynamoStrategy("dynamo", router)
         chain = FallbackStrategy([Step(slow, 0.02), Step(RoundRobin("round-robin"))], seen.append)
         pick = await chain.pick(request("late"), ENDPOINTS)
         assert (pick.strategy, seen) == ("round-robin", [Fallback("dynamo", StrategyFault.DEADLINE)])
