@@ -76,6 +76,7 @@ bench: $(READY)  ## measure the chain against its alternatives, as ratios in one
 
 parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokenizers and conversations
 	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS))
+	$(BIN)/python -m pytest -q tests/parity/test_canonical.py
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
 	@$(BIN)/python -m tests.e2e_vllm
