@@ -15,8 +15,8 @@ class Exchange(Protocol):
     """
 
     async def decide(self, request: RequestReady) -> Verdict:
-        """Decide a request. Raises ChainError to answer in the model server's stead, and PeerProtocolError where
-        the filter runs in a mode in which this service cannot do what it is configured to do.
+        """Decide a request. Raises ChainError to answer in the model server's stead, and PeerProtocolError
+        where the filter runs in a mode in which this service cannot do what it is configured to do.
         """
         ...
 
