@@ -7,7 +7,7 @@ from extproc.token_metadata import TokenRecord
 from tokenext.cut_points import UncuttableError, analyse
 from tokenext.declined import Declined, SkipReason
 from tokenext.engine import EngineError
-from tokenext.engines.pieces import Piece, pieces
+from tokenext.engines.pieces import Piece, pieces, unplaced
 from tokenext.json_object import JsonObject
 from tokenext.loading import LoadedModel
 from tokenext.openai import Api, ChatRequest, parse
@@ -18,7 +18,7 @@ __all__ = ["Rendering", "render"]
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """`pieces` is empty where the reference engine gives other ids than the one in use; it never should.
+    """`pieces` are the record's ids; without places where the request brings ids in the place of a text.
 
     `cuts` are the places in the prompt, in characters, behind which a kept prefix may end.
     """
@@ -41,10 +41,18 @@ def render(loaded: LoadedModel, api: Api, body: JsonObject) -> Rendering:
         found = pieces(loaded.tokenizer_json, prompt.text, add_special_tokens=prompt.add_special_tokens)
     except EngineError:
         raise Declined(SkipReason.ENGINE_FAILED) from None
-    if [piece.id for piece in found] != record.token_ids.as_array().tolist():
-        found = ()
+    found = _matching(loaded, found, record)
     cuts, uncuttable = _cuts(loaded, found)
     return Rendering(prompt.text, record, found, cuts, uncuttable)
+
+
+def _matching(loaded: LoadedModel, found: tuple[Piece, ...], record: TokenRecord) -> tuple[Piece, ...]:
+    """The pieces of the record's ids: all that were found, or those that truncation leaves of either end."""
+    ids = record.token_ids.as_array().tolist()
+    for part in (found, found[len(found) - len(ids) :], found[: len(ids)]):
+        if [piece.id for piece in part] == ids:
+            return part
+    return unplaced(loaded.tokenizer_json, ids)
 
 
 def _cuts(loaded: LoadedModel, found: tuple[Piece, ...]) -> tuple[tuple[int, ...], str]:

@@ -44,8 +44,6 @@ def as_text(loaded: LoadedModel, rendering: Rendering, style: Style) -> list[str
     lines = [f"{style.paint(f'{name:<13}', _HEADING)}{value}" for name, value in facts.items()]
     lines += ["", style.paint("prompt", _HEADING)]
     lines += [*_prompt(rendering, style).split("\n"), ""]
-    if not rendering.pieces:
-        return [*lines, "The reference engine gives other ids, so tokens have no places here; see --json."]
     return [
         *lines,
         style.paint(f"{'#':>6} {'id':>8} {'span':>13}  piece", _HEADING),
