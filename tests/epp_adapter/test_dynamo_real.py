@@ -8,7 +8,13 @@ import pytest
 
 from epp_adapter.endpoints import Endpoint
 from epp_adapter.routing.dynamo import DynamoStrategy
-from epp_adapter.routing.dynamo_runtime import DynamoConnectError, DynamoOptions, KvRouterClient
+from epp_adapter.routing.dynamo_bookings import WorkerQuery
+from epp_adapter.routing.dynamo_runtime import (
+    DynamoConnectError,
+    DynamoOptions,
+    DynamoRuntime,
+    KvRouterClient,
+)
 from epp_adapter.routing.strategy import RoutingRequest, StrategyError, StrategyFault
 from extproc.events import Termination
 from extproc.token_metadata import TokenIds
@@ -35,21 +41,25 @@ def environment(deployed, monkeypatch):
     monkeypatch.setenv("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
 
 
-def options(endpoint: str = ENDPOINT) -> DynamoOptions:
-    return DynamoOptions(endpoint, BLOCK_SIZE, "file", "tcp", "nats", connect_seconds=2)
+OPTIONS = DynamoOptions("file", "tcp", "nats", connect_seconds=2)
 
 
 @pytest.fixture
-async def client(environment):
-    client = KvRouterClient.connect(options())
-    yield client
-    client.shutdown()
+async def runtime(environment):
+    runtime = DynamoRuntime.connect(OPTIONS)
+    yield runtime
+    runtime.shutdown()
 
 
 @pytest.fixture
-async def workers(client):
+async def client(runtime):
+    return runtime.router(ENDPOINT, BLOCK_SIZE, {})
+
+
+@pytest.fixture
+async def workers(runtime):
     """Dynamo's own client of the workers: their instance ids, and a way to send them work."""
-    workers = await client._runtime.endpoint(ENDPOINT).client()
+    workers = await runtime._runtime.endpoint(ENDPOINT).client()
     await workers.wait_for_instances()
     return workers
 
@@ -67,7 +77,7 @@ async def candidates(client, workers, deployed):
 
 @pytest.fixture
 async def strategy(client, candidates):
-    strategy = DynamoStrategy("dynamo", client, block_size=BLOCK_SIZE)
+    strategy = DynamoStrategy("dynamo", client)
     yield strategy
     await strategy.close(SETTLE_SECONDS)
     assert strategy.bookings_active == 0
@@ -155,11 +165,11 @@ async def test_ids_above_one_byte_are_routed_as_ids_and_not_as_bytes(client, wor
     await serve(workers, ids, candidates[0].dynamo_instance_id)
     async with asyncio.timeout(SETTLE_SECONDS):
         while True:
-            choice = await client.best_worker("bytes-or-ids", ids)
+            choice = await client.best_worker("bytes-or-ids", WorkerQuery(ids))
             await client.free("bytes-or-ids")
-            if choice.cached_blocks:
+            if choice.cached_tokens:
                 break
-    assert choice.cached_blocks == 160 // BLOCK_SIZE
+    assert choice.cached_tokens == 160
 
 
 async def test_dynamo_counts_a_booking_until_prefill_and_until_the_end(
@@ -226,14 +236,14 @@ async def test_clients_that_leave_at_random_leave_no_booking(client, strategy, c
 
 
 async def test_where_nobody_works_a_pick_fails_at_once(environment, candidates, request_for):
-    nobody = KvRouterClient.connect(options("dyn.nobody.generate"))
-    strategy = DynamoStrategy("dynamo", nobody, block_size=BLOCK_SIZE)
+    runtime = DynamoRuntime.connect(OPTIONS)
+    strategy = DynamoStrategy("dynamo", runtime.router("dyn.nobody.generate", BLOCK_SIZE, {}))
     async with asyncio.timeout(1):
         with pytest.raises(StrategyError) as caught:
             await strategy.pick(request_for(prompt(4)), candidates)
     assert caught.value.fault is StrategyFault.NO_WORKERS
     assert strategy.bookings_active == 0
-    nobody.shutdown()
+    runtime.shutdown()
 
 
 async def test_what_dynamo_refuses_is_a_strategy_error(client, strategy):
@@ -246,8 +256,8 @@ async def test_what_dynamo_refuses_is_a_strategy_error(client, strategy):
 
 async def test_without_nats_connecting_fails_in_time_and_says_what_was_tried(environment, monkeypatch):
     monkeypatch.setenv("NATS_SERVER", "nats://127.0.0.1:9")
-    with pytest.raises(DynamoConnectError, match=r"endpoint dyn\.backend\.generate.*NATS startup connection"):
-        KvRouterClient.connect(options())
+    with pytest.raises(DynamoConnectError, match=r"discovery file.*NATS startup connection"):
+        DynamoRuntime.connect(OPTIONS)
 
 
 def test_the_ids_are_given_to_dynamo_as_an_array():

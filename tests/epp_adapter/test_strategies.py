@@ -6,7 +6,7 @@ import pytest
 
 from epp_adapter.endpoints import Endpoint
 from epp_adapter.routing import dynamo_bookings
-from epp_adapter.routing.dynamo import DynamoStrategy
+from epp_adapter.routing.dynamo import DynamoStrategy, QueryRules
 from epp_adapter.routing.dynamo_bookings import FakeWorkerRouter
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.round_robin import RoundRobin
@@ -154,6 +154,121 @@ class TestDynamo(StrategyContract):
         await pick.first_token()
         await pick.finished(Termination.ENDED)
         assert strategy.bookings_active == 0
+
+
+class TestDisaggregated(StrategyContract):
+    """Two routers: one chooses who computes the prompt, the other who generates."""
+
+    @pytest.fixture
+    def prefill(self):
+        return FakeWorkerRouter(7, 8)
+
+    @pytest.fixture
+    def decode(self):
+        return FakeWorkerRouter(*(endpoint.dynamo_instance_id for endpoint in ENDPOINTS))
+
+    @pytest.fixture
+    def strategy(self, decode, prefill):
+        return DynamoStrategy("dynamo", decode, prefill=prefill)
+
+    @pytest.fixture
+    def harness(self, strategy, decode, prefill):
+        def active():
+            return strategy.bookings_active + len(decode.booked) + len(prefill.booked)
+
+        return Harness(strategy, ENDPOINTS, active)
+
+    async def test_the_destination_generates_and_is_told_who_computes_the_prompt(self, strategy):
+        pick = await strategy.pick(request(), ENDPOINTS)
+        assert pick.destination.first == ENDPOINTS[0]
+        assert pick.request_headers == {
+            "x-dynamo-dp-rank": "0",
+            "x-dynamo-prefill-instance-id": "7",
+            "x-dynamo-prefill-dp-rank": "0",
+        }
+        assert pick.cached_tokens == 16
+
+    async def test_only_the_prefill_worker_is_chosen_by_its_cache(self, strategy, decode, prefill):
+        await strategy.pick(request(), ENDPOINTS)
+        assert [query.decode_only for query in decode.queries + prefill.queries] == [True, False]
+
+    async def test_the_prefill_booking_ends_with_the_first_token_and_the_other_with_the_request(
+        self, strategy, decode, prefill
+    ):
+        pick = await strategy.pick(request("a"), ENDPOINTS)
+        assert strategy.bookings_active == 2
+        await pick.first_token()
+        assert (prefill.freed, decode.freed, strategy.bookings_active) == (["a"], [], 1)
+        await pick.finished(Termination.ENDED)
+        assert (prefill.freed, decode.freed, strategy.bookings_active) == (["a"], ["a"], 0)
+
+    async def test_without_a_first_token_both_end_with_the_request(self, strategy, decode, prefill):
+        pick = await strategy.pick(request("a"), ENDPOINTS)
+        await pick.finished(Termination.CANCELLED)
+        await pick.first_token()
+        assert (prefill.freed, decode.freed) == (["a"], ["a"])
+
+    async def test_without_prefill_workers_nothing_is_booked(self, decode):
+        strategy = DynamoStrategy("dynamo", decode, prefill=FakeWorkerRouter())
+        with pytest.raises(StrategyError) as caught:
+            await strategy.pick(request(), ENDPOINTS)
+        assert caught.value.fault is StrategyFault.NO_WORKERS
+        assert (decode.queries, strategy.bookings_active) == ([], 0)
+
+    @pytest.mark.parametrize("decode", [FakeWorkerRouter(), FakeWorkerRouter(99)])
+    async def test_where_nobody_may_generate_the_prefill_booking_is_freed(self, decode, prefill):
+        strategy = DynamoStrategy("dynamo", decode, prefill=prefill)
+        with pytest.raises(StrategyError):
+            await strategy.pick(request("a"), ENDPOINTS)
+        assert (prefill.freed, strategy.bookings_active) == (["a"], 0)
+
+    async def test_a_pick_cancelled_between_the_two_frees_the_first(self, strategy, decode, prefill):
+        decode.gate = asyncio.Event()
+        picking = asyncio.ensure_future(strategy.pick(request("a"), ENDPOINTS))
+        async with asyncio.timeout(1):
+            while not decode.queries:  # noqa: ASYNC110  # the fake tells nobody
+                await asyncio.sleep(0)
+        picking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await picking
+        assert prefill.freed == ["a"]
+        decode.gate.set()
+        await strategy.close(1)
+        assert (decode.freed, strategy.bookings_active) == (["a"], 0)
+
+    async def test_a_request_without_ids_is_picked_by_load_for_nobody_else_names_a_prefill_worker(
+        self, strategy, prefill
+    ):
+        pick = await strategy.pick(request(token_ids=None), ENDPOINTS)
+        assert "x-dynamo-prefill-instance-id" in pick.request_headers
+        assert len(prefill.queries[0].token_ids) == 0
+
+
+class TestQueryRules:
+    def query(self, rules: QueryRules | None = None, **fields):
+        return (rules or QueryRules()).query(RoutingRequest("r", "model", IDS, **fields))
+
+    def test_the_tenant_and_the_adapter_decide_whose_cached_blocks_count(self):
+        query = self.query(headers={"x-tenant-id": "acme"}, lora_name="sql")
+        assert (query.cache_namespace, query.lora_name) == ("acme", "sql")
+
+    def test_the_tenants_header_is_configurable_and_can_be_left_out(self):
+        headers = {"x-tenant-id": "acme", "x-org": "org"}
+        assert (
+            self.query(QueryRules(cache_namespace_header="x-org"), headers=headers).cache_namespace == "org"
+        )
+        assert self.query(QueryRules(cache_namespace_header=""), headers=headers).cache_namespace == ""
+
+    @pytest.mark.parametrize(("priority", "strict"), [(-5, 0), (0, 0), (7, 7), (2**40, 2**32 - 1)])
+    def test_dynamos_priority_has_no_sign_and_32_bits(self, priority, strict):
+        assert self.query(priority=priority).strict_priority == strict
+
+    @pytest.mark.parametrize(
+        ("priority", "name"), [(-2, ""), (-1, "batch"), (0, "batch"), (10, "chat"), (99, "chat")]
+    )
+    def test_a_priority_belongs_to_the_highest_class_it_reaches(self, priority, name):
+        rules = QueryRules(policy_classes={"chat": 10, "batch": -1})
+        assert self.query(rules, priority=priority).policy_class == name
 
 
 class TestFallback(StrategyContract):
