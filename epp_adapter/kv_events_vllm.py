@@ -41,8 +41,10 @@ _STORED_FIELDS: Final = (
     "extra_keys",
     "group_idx",
     "kv_cache_spec_kind",
+    "kv_cache_spec_sliding_window",
+    "locality",
 )
-_REMOVED_FIELDS: Final = ("block_hashes", "medium", "group_idx")
+_REMOVED_FIELDS: Final = ("block_hashes", "medium", "group_idx", "locality")
 # Attention whose blocks say how long a prefix is; windows and state-space layers keep something else.
 _PREFIX_KINDS: Final = frozenset({"full_attention", "mla_attention", "sink_full_attention"})
 _TIERS: Final[Mapping[str, Tier]] = {
@@ -66,19 +68,23 @@ class _Stored(msgspec.Struct, frozen=True):
     extra_keys: list[list[Any] | None] | None = None
     group_idx: int | None = None
     kv_cache_spec_kind: str | None = None
+    locality: str | None = None
 
 
 class _Removed(msgspec.Struct, frozen=True):
     block_hashes: list[int | bytes]
     medium: str | None = None
     group_idx: int | None = None
+    locality: str | None = None
 
 
 class VllmEventStream:
     """One publisher's messages, in order, into an index.
 
-    vLLM announces a block once for each copy it keeps, and its removal once for each copy too, so copies are
-    counted here: a block is gone when its last copy is.
+    vLLM announces a block once for each copy it keeps, and its removal once for each copy (block_pool.py), so
+    copies are counted here: a block is gone when its last copy is. A client that asks for
+    kv_cache_report_mode "full" makes vLLM announce blocks that are no new copies; they cannot be told apart,
+    and are then believed in for too long.
     """
 
     def __init__(
@@ -177,7 +183,7 @@ class VllmEventStream:
             self._prefix_groups[event.group_idx] = event.kv_cache_spec_kind in _PREFIX_KINDS
         if len(event.token_ids) != event.block_size * len(event.block_hashes):
             raise KvEventError("an event has not block_size tokens for each block")
-        if not self._is_prefix_group(event.group_idx) or not self._is_plain(event):
+        if self._is_elsewhere(event) or not self._is_plain(event):
             self._observe(StreamOutcome.IGNORED, 1)
             return
         # Hashed as they travel in the token record, so that both sides make the same bytes.
@@ -196,7 +202,7 @@ class VllmEventStream:
             self._observe(self._index.apply(Stored(owner, event.parent_block_hash, blocks, tier)), 1)
 
     def _remove(self, owner: WorkerRank, event: _Removed) -> None:
-        if not self._is_prefix_group(event.group_idx):
+        if self._is_elsewhere(event):
             self._observe(StreamOutcome.IGNORED, 1)
             return
         tier = _tier(event.medium)
@@ -211,9 +217,15 @@ class VllmEventStream:
             self._copies[slot] = copies - 1
         return copies == 1
 
-    def _is_prefix_group(self, group: int | None) -> bool:
-        """Whether a KV cache group tells prefixes: by its kind where that was told, else the first group."""
-        return group is None or self._prefix_groups.get(group, group == 0)
+    def _is_elsewhere(self, event: _Stored | _Removed) -> bool:
+        """Whether the blocks are on another machine, or of a KV cache group that does not tell prefixes.
+
+        A group is judged by its kind where that was told; else only the first one tells.
+        """
+        if event.locality == "REMOTE":
+            return True
+        group = event.group_idx
+        return group is not None and not self._prefix_groups.get(group, group == 0)
 
     def _is_plain(self, event: _Stored) -> bool:
         """Whether block size and tokens are all that identifies these blocks."""

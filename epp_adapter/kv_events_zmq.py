@@ -3,8 +3,8 @@
 Two ways, as vLLM has them: it binds a port on each model server and we connect to all of them, or it connects
 to one port that we bind, and each model server names itself in its topic, `kv@<ip or ip:port>@<model>`.
 
-Replay: a DEALER sends [b"", first sequence] and is sent [b"", sequence, batch] for each batch that the model
-server still has, then one with sequence -1.
+Replay: a DEALER sends [b"", first sequence] and is sent [b"", topic, sequence, batch] for each batch that the
+model server still has, then one with sequence -1. Releases before 0.32 leave out the topic.
 """
 
 import asyncio
@@ -134,15 +134,15 @@ async def _replay(context: zmq.asyncio.Context, address: str, first: int, stream
 
 
 async def _receive(socket: Any) -> tuple[bytes, int, bytes]:
-    """Topic, sequence and batch of the next message; others are no KV events and are passed over.
+    """First frame (the topic, or empty), sequence and batch of the next message that is a KV event.
 
     A socket that has messages never lets go of the event loop, so this does.
     """
     while True:
         frames = await socket.recv_multipart()
         await asyncio.sleep(0)
-        if len(frames) == _FRAMES and len(frames[1]) == _SEQUENCE_BYTES:
-            return frames[0], int.from_bytes(frames[1], "big"), frames[2]
+        if len(frames) >= _FRAMES and len(frames[-2]) == _SEQUENCE_BYTES:
+            return frames[0], int.from_bytes(frames[-2], "big"), frames[-1]
 
 
 async def _follow_bound(

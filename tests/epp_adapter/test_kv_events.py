@@ -323,6 +323,12 @@ class TestVllm:
         stream.receive(2, server.payload(server.removed(0, 1, group_idx=1)))
         assert index.blocks == 0
 
+    def test_blocks_on_another_machine_are_ignored(self, stream, index, server, seen):
+        far = {"extra_keys": None, "group_idx": 0, "kv_cache_spec_kind": None}
+        far |= {"kv_cache_spec_sliding_window": None, "locality": "REMOTE"}
+        stream.receive(0, server.payload(server.stored(ids(2), **far)))
+        assert (index.blocks, seen) == (0, {StreamOutcome.IGNORED: 1})
+
     def test_another_block_size_is_ignored_and_told_once(self, stream, index, server, seen, caplog):
         for sequence in range(3):
             event = server.stored(ids(4), block_size=2 * SIZE)
