@@ -102,7 +102,9 @@ def bundle(source: Path, output: Path, **options: object) -> Path:
 
 def test_a_bundle_is_the_same_model_as_its_source(model_dir, tmp_path):
     made = bundle(model_dir, tmp_path / "b")
-    plain, bundled = (load({"name": "m", "source": str(each)}).models[0] for each in (model_dir, made))
+    plain, bundled = (
+        load({"name": "m", "source": str(each), "handoff": "dynamo"}).models[0] for each in (model_dir, made)
+    )
     assert bundled.digest == plain.digest
     assert (plain.max_length, bundled.max_length) == (None, 4096)
 
@@ -132,7 +134,7 @@ def test_a_changed_bundle_does_not_start(model_dir, tmp_path):
 
 
 def test_the_kind_of_engine_is_that_of_the_profile_unless_given(model_dir):
-    source = {"name": "m", "source": str(model_dir)}
+    source = {"name": "m", "source": str(model_dir), "handoff": "dynamo"}
     asked = load({**source, "verify": {"engine": "http://e"}}).models[0].verification
     assert asked == Verification("http://e", OracleKind.DYNAMO, "m", 300.0, True)
     asked = load({**source, "verify": {"engine": "http://e", "kind": "vllm"}}).models[0].verification

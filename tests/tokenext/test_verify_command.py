@@ -14,6 +14,7 @@ from tests.tokenext.engine_server import Ids, serving
 from tokenext.__main__ import main
 from tokenext.commands.command import now
 from tokenext.declined import Declined
+from tokenext.handoff import Handoff
 from tokenext.loading import load_model
 from tokenext.openai import Api, parse, read_body
 from tokenext.settings import ModelSettings
@@ -49,7 +50,7 @@ def config(tmp_path: Path, model_dir: Path) -> Path:
 
 
 def write(path: Path, model_dir: Path, **fields: object) -> Path:
-    model = {"name": "m", "aliases": ["org/M"], "source": str(model_dir), **fields}
+    model = {"name": "m", "aliases": ["org/M"], "source": str(model_dir), "handoff": "dynamo", **fields}
     path.write_text(json.dumps({"listen": "127.0.0.1:1", "models": [model]}))
     return path
 
@@ -57,7 +58,9 @@ def write(path: Path, model_dir: Path, **fields: object) -> Path:
 @pytest.fixture
 def right(model_dir: Path) -> Ids:
     """The ids that our own model computes, which stand for an engine's."""
-    model = load_model(ModelSettings("m", str(model_dir)), "m", source="test", now=now).model
+    model = load_model(
+        ModelSettings("m", str(model_dir), handoff=Handoff.DYNAMO), "m", source="test", now=now
+    ).model
 
     def ids(body: dict) -> list[int]:
         api = Api.COMPLETION if "prompt" in body else Api.CHAT
