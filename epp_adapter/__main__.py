@@ -31,6 +31,7 @@ from epp_adapter.records.callout import CalloutTokenizer
 from epp_adapter.records.finder import RecordFinder
 from epp_adapter.records.tokenizer import Tokenizer
 from epp_adapter.routing.fallback import FallbackStrategy, Step
+from epp_adapter.routing.load import LoadSource
 from epp_adapter.routing.round_robin import RoundRobin
 from epp_adapter.scheduler_metrics import SchedulerMetrics
 from epp_adapter.settings import (
@@ -181,7 +182,7 @@ async def _serve(settings: Settings, config: Path) -> None:
     metrics = Metrics(registry)
     async with aiohttp.ClientSession() as session:
         pool = Pool.build(settings, config, session, registry, metrics.reloaded)
-        strategies = _build(settings, config)
+        strategies = _build(settings, config, pool.loads)
         followers = _followers(strategies, pool.endpoints, SchedulerMetrics(registry), str(config))
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
         async with _tokenizer(settings.tokenization) as tokenizer:
@@ -265,15 +266,21 @@ async def _serve_routing(
 
 
 async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> None:
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(work()) for work in background]
-        await server.run_until_stopped()
-        for task in running:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(work()) for work in background]
+            await server.run_until_stopped()
+            for task in running:
+                task.cancel()
+    except ExceptionGroup as failed:
+        # An address that cannot be bound is one line for the operator, and not a traceback.
+        if len(failed.exceptions) == 1 and isinstance(failed.exceptions[0], OSError):
+            raise failed.exceptions[0] from None
+        raise
 
 
-def _build(settings: Settings, config: Path) -> _Strategies:
-    built = _Strategies(internal=_build_internals(settings, config))
+def _build(settings: Settings, config: Path, loads: LoadSource | None) -> _Strategies:
+    built = _Strategies(internal=_build_internals(settings, config, loads))
     for parts in built.internal:
         built.steps[parts.strategy.name] = Step(parts.strategy)
     for name, chosen in settings.strategies.items():
@@ -282,10 +289,20 @@ def _build(settings: Settings, config: Path) -> _Strategies:
     return built
 
 
-def _build_internals(settings: Settings, config: Path) -> list[InternalParts]:
+def _build_internals(
+    settings: Settings, config: Path, loads: LoadSource | None = None
+) -> list[InternalParts]:
+    interval = settings.scrape.interval_ms / 1e3 if settings.scrape else 0.0
     return [
-        # Random balances load here; nobody gains by guessing it.
-        build_internal(name, chosen, config.parent, clock=time.monotonic, random=Random(chosen.seed))  # noqa: S311
+        build_internal(
+            name,
+            chosen,
+            config.parent,
+            clock=time.monotonic,
+            random=Random(chosen.seed),  # noqa: S311  # balances load; nobody gains by guessing it
+            loads=loads,
+            scrape_seconds=interval,
+        )
         for name, chosen in settings.strategies.items()
         if isinstance(chosen, InternalSettings)
     ]

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import zmq.asyncio
 from zmq.constants import SocketOption, SocketType
+from zmq.error import ZMQError
 
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.kv_events import KvEventObserver, StreamOutcome
@@ -56,7 +57,10 @@ class VllmOptions:
 async def follow(
     options: VllmOptions, index: PrefixIndex, endpoints: EndpointSource, observe: KvEventObserver
 ) -> NoReturn:
-    """Follow the events of all endpoints for ever, as they come and go. Cancelling this closes all."""
+    """Follow the events of all endpoints for ever, as they come and go. Cancelling this closes all.
+
+    Raises OSError where `bind` cannot be had.
+    """
     with zmq.asyncio.Context() as context:
         context.linger = 0
         if options.bind is not None:
@@ -157,7 +161,10 @@ async def _follow_bound(
     checked = asyncio.get_running_loop().time()
     async with _socket(context, SocketType.SUB) as socket:
         socket.setsockopt_string(SocketOption.SUBSCRIBE, options.topic)
-        socket.bind(options.bind)
+        try:
+            socket.bind(options.bind)
+        except ZMQError as error:
+            raise OSError(f"cannot listen for KV events on {options.bind}: {error}") from error
         _log.info("KV events over ZMQ: listening on %s", options.bind)
         while True:
             topic, sequence, payload = await _receive(socket)
