@@ -2,21 +2,25 @@
 
 import json
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
+
+from loadtests.stack.envoy_config import access_log_fields
 
 __all__ = ["AccessLogEntry", "AccessLogReader"]
 
 POLL_SECONDS: Final = 0.02
+_OWN_FIELDS: Final = frozenset(access_log_fields())
 
 
 @dataclass(frozen=True, slots=True)
 class AccessLogEntry:
     """One exchange. `token_count` is that of the record in dynamic metadata, None where there was no record.
 
-    `destination` is what the EPP answered, `upstream` is who served; None where there was none.
+    `destination` is what the EPP answered, `upstream` is who served; None where there was none. `extra` holds
+    what ChainOptions.access_log_fields asked for.
     """
 
     request_id: str
@@ -28,6 +32,7 @@ class AccessLogEntry:
     flags: str | None
     details: str | None
     duration_ms: int
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -44,6 +49,7 @@ class AccessLogEntry:
             flags=fields.get("flags"),
             details=fields.get("details"),
             duration_ms=int(fields["duration_ms"]),
+            extra={name: value for name, value in fields.items() if name not in _OWN_FIELDS},
         )
 
 

@@ -28,6 +28,7 @@ from loadtests.stack.envoy_config import (
     StaticPool,
     TcpAddress,
     UnixAddress,
+    access_log_fields,
     epp_filter,
     render,
     tokenext_filter,
@@ -93,10 +94,12 @@ class Chain:
         """
         # Unix socket paths have room for about 100 characters, and `logs` may be deep.
         self._folder = Path(tempfile.mkdtemp(prefix="chain-"))
-        if self.options.upstream is not Upstream.ECHO:
-            self._start_dynamo(self._folder / "discovery")
-        else:
+        if self.options.upstream is Upstream.EXTERNAL:
+            self.workers = [Worker(index, each) for index, each in enumerate(self.options.external)]
+        elif self.options.upstream is Upstream.ECHO:
             self._start_echo_servers()
+        else:
+            self._start_dynamo(self._folder / "discovery")
         filters = [*self._start_tokenext(self._folder), *self._start_epp(self._folder)]
         self._start_envoy(tuple(filters))
         self._wait(*self.processes.values())
@@ -177,7 +180,7 @@ class Chain:
             return []
         names = [f"tokenext-{index}" for index in range(options.tokenext_processes)]
         addresses = [UnixAddress(str(folder / f"{name}.sock")) for name in names]
-        handoff = options.handoff or ("none" if options.upstream is Upstream.ECHO else "dynamo")
+        handoff = options.handoff or ("dynamo" if self._plane else "none")
         for name, address, admin in zip(names, addresses, free_ports(len(names)), strict=True):
             if options.tokenext is Part.PASSING:
                 self._supervisor.start(services.passing(name, address))
@@ -236,7 +239,9 @@ class Chain:
             admin=TcpAddress(LOOPBACK, admin),
             pool=StaticPool(tuple(each.address for each in self.workers)),
             filters=filters,
-            access_log=AccessLog(str(self.access_log.path)),
+            access_log=AccessLog(
+                str(self.access_log.path), {**access_log_fields(), **self.options.access_log_fields}
+            ),
             buffer_limit_bytes=self.options.buffer_limit_bytes,
         )
         config = self.logs / "envoy.json"

@@ -23,6 +23,7 @@ class Upstream(StrEnum):
     DYNAMO = "dynamo"  # mocker workers with a front end each
     ECHO = "echo"  # echo servers: only the bytes matter
     ROUTED_ECHO = "routed-echo"  # mocker workers for Dynamo's router, and an echo server where each is served
+    EXTERNAL = "external"  # servers that run already, at `external`
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,12 @@ class ChainOptions:
     `handoff` and `frontend_router_mode` default to what fits: no hand-off to echo servers, and direct mode
     where the EPP names the worker. `tokenext_settings` and `epp_settings` replace top-level keys of their
     files. `mocker_arguments` and `frontend_arguments` are added to each process's command line and override
-    what stands there.
+    what stands there. `access_log_fields` (name -> Envoy command operator) are added to the access log.
     """
 
     model: Model = field(default_factory=lambda: Model(DEFAULT_NAME, DEFAULT_MODEL))
     upstream: Upstream = Upstream.DYNAMO
+    external: tuple[TcpAddress, ...] = ()
     workers: int = 3
     tokenext: Part = Part.REAL
     tokenext_processes: int = 1
@@ -53,23 +55,26 @@ class ChainOptions:
     frontend_arguments: tuple[str, ...] = ()
     envoy_worker_threads: int = 2
     buffer_limit_bytes: int = 32 * 1024 * 1024
+    access_log_fields: Mapping[str, str] = field(default_factory=dict)
     start_deadline_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.tokenext_processes < 1:
             raise ValueError("workers and tokenext_processes must be 1 or more; Part.ABSENT leaves one out")
+        if bool(self.external) != (self.upstream is Upstream.EXTERNAL):
+            raise ValueError("Upstream.EXTERNAL and the addresses in `external` go together")
 
 
 @dataclass(slots=True)
 class Worker:
-    """A model server of the pool: `server` takes requests at `address`.
+    """A model server of the pool: `server` takes requests at `address`; an external one is not ours.
 
     A Dynamo worker has its engine in `mocker`, and is known to routers by `instance_id`.
     """
 
     index: int
     address: TcpAddress
-    server: ManagedProcess
+    server: ManagedProcess | None = None
     mocker: ManagedProcess | None = None
     rpc_port: int | None = None
     instance_id: str | None = None

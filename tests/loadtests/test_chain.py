@@ -166,6 +166,27 @@ def test_a_chain_needs_a_worker():
         ChainOptions(workers=0)
 
 
+def test_servers_that_run_already_can_be_the_pool_and_are_left_running(tmp_path, passing):
+    options = ChainOptions(
+        upstream=Upstream.EXTERNAL,
+        external=tuple(worker.address for worker in passing.workers),
+        tokenext=Part.PASSING,
+        access_log_fields={"path": "%REQ(:PATH)%"},
+    )
+    with Chain(options, logs=tmp_path) as chain:
+        assert list(chain.processes) == ["tokenext-0", "epp-adapter", "envoy"]
+        assert post(f"{chain.url}/here", b"abc", **{"x-request-id": "external"})["length"] == 3
+        entry = chain.access_log.wait_for({"external"})["external"]
+    assert entry.upstream in {str(worker.address) for worker in passing.workers}
+    assert entry.extra == {"path": "/here"}
+    assert all(worker.server.running for worker in passing.workers)
+
+
+def test_external_servers_need_addresses():
+    with pytest.raises(ValueError, match="go together"):
+        ChainOptions(upstream=Upstream.EXTERNAL)
+
+
 async def test_a_chain_can_be_used_from_a_running_event_loop(tmp_path):
     options = ChainOptions(upstream=Upstream.ECHO, workers=1, tokenext=Part.ABSENT, epp=Part.ABSENT)
     with Chain(options, logs=tmp_path) as chain:
