@@ -24,6 +24,7 @@ from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import JsonLines, log_exchange
+from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
 from epp_adapter.pool_wiring import Pool, endpoint_file
@@ -54,62 +55,6 @@ _log = logging.getLogger("epp_adapter")
 _BAD_SETTINGS: Final = 2
 _CANNOT_START: Final = 1
 
-_DESCRIPTION: Final = """\
-An Endpoint Picker (Gateway API Inference Extension, protocol 004) behind Envoy's ext_proc filter.
-It routes by the token ids that `tokenext` has put into the request's metadata: with NVIDIA Dynamo's KV
-router, or with its own strategies.
-"""
-
-_SERVE: Final = """\
-Serve ext_proc on one endpoint. Start one process per endpoint and let Envoy balance over them.
-
-A settings file:
-
-  listen: unix:/run/epp.sock          # or host:port
-  admin: 127.0.0.1:9091               # Prometheus metrics; leave it out to serve none
-  metadata_namespace: tokenext        # where the token record stands; Istio forwards only envoy.lb
-  endpoints: {file: endpoints.yaml, poll_seconds: 0.5}    # relative to this file; read again when it changes
-  strategies:
-    dynamo: {kind: dynamo, endpoint: dyn.backend.generate, block_size: 16, discovery: file,
-             request_plane: tcp, event_plane: nats, deadline_ms: 200, connect_seconds: 10}
-    internal: {kind: internal, block_size: 16,
-               kv_events: {kind: dynamo, endpoint: dyn.backend.generate}}
-    round-robin: {kind: round-robin}
-  default_strategy: dynamo            # a request may name another in the header x-routing-strategy
-  fallback: [internal, round-robin]   # asked in this order where the first cannot pick
-  clear_route_cache: false            # true where a route matches on the headers that are set here
-  drain_seconds: 30                   # how long open exchanges may run on after SIGTERM
-
-Its endpoints file:
-
-  endpoints:
-  - {address: "10.0.0.7:8000", dynamo_instance_id: "7587890123456789012"}
-  - {address: "[fd00::7]:8000", labels: {llm-d.ai/role: decode}}
-"""
-
-_ENVIRONMENT: Final = """\
-kind: internal schedules by an EndpointPickerConfig, docs/endpoint-picker-config.md:
-  config: FILE            relative to the settings file; without it, the reference's default
-  kv_events: {kind: dynamo, endpoint: NS.COMPONENT.ENDPOINT, nats: URL}
-  kv_events: {kind: vllm, port: 5557, replay_port: 5558, data_parallel_size: 1}
-                          on each endpoint's ip; without any kv_events, prefixes are guessed from own picks
-  kv_events: {kind: vllm, bind: "tcp://HOST:5557", topic: "kv@"}
-                          the model servers connect to us
-
-environment of `kind: dynamo` (read by Dynamo itself, not by this program):
-  NATS_SERVER             nats://host:port, for event_plane nats (read here too, for kv_events)
-  DYN_FILE_KV             the directory, for discovery file
-  ETCD_ENDPOINTS          http://host:port, for discovery etcd
-  POD_NAME, POD_NAMESPACE for discovery kubernetes
-  DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS
-                          when Dynamo forgets a booking by itself (300); set it above your longest response
-  NATS_STARTUP_CONNECT_TIMEOUT_SECONDS, ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS
-                          win over connect_seconds
-  DYN_LOG                 Dynamo's log level: error, warn, info
-
-exit codes: 0 stopped by a signal, or --check found no mistake; 1 cannot start; 2 mistake in the settings
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
@@ -134,13 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="epp-adapter", description=_DESCRIPTION, formatter_class=raw)
+    parser = argparse.ArgumentParser(prog="epp-adapter", description=DESCRIPTION, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
         help="serve ext_proc until SIGTERM or SIGINT",
-        description=_SERVE,
-        epilog=_ENVIRONMENT,
+        description=SERVE,
+        epilog=ENVIRONMENT,
         formatter_class=raw,
     )
     serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the settings file (YAML)")
@@ -322,7 +267,7 @@ def _followers(
             parts,
             endpoints,
             metrics.kv_events(name),
-            nats_server=os.environ.get("NATS_SERVER", "nats://127.0.0.1:4222"),
+            nats_server=os.environ.get("NATSSERVER", "nats://127.0.0.1:4222"),
             source=f"{source}: strategies.{name}",
         )
         if follower is not None:

@@ -1,7 +1,7 @@
 """From settings and EndpointPickerConfig to a strategy `internal`, for __main__."""
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -38,6 +38,7 @@ from epp_adapter.routing.pickers import MaxScorePicker, Picker, RandomPicker, We
 from epp_adapter.routing.prefix import ExactPrefixes, PrefixKnowledge, by_address, by_dynamo_instance
 from epp_adapter.routing.prefix_index import PrefixIndex
 from epp_adapter.routing.profile import Filter, Profile, Scorer, SingleProfileHandler, WeightedScorer
+from epp_adapter.routing.saturation import UtilizationLimits
 from epp_adapter.routing.scheduler import InternalStrategy, PrefixOptions
 from epp_adapter.routing.sessions import SessionTable
 from epp_adapter.settings import DynamoEventsSettings, InternalSettings, VllmEventsSettings
@@ -81,10 +82,13 @@ def build_internal(
     clock: Callable[[], float],
     random: Random,
     loads: LoadSource | None = None,
+    scrape_seconds: float = 0.0,
 ) -> InternalParts:
     """Read the configuration (relative to `folder`) and put the strategy together. Raises SettingsError.
 
-    `loads` None: no metrics are scraped, so no request is shed for a full pool.
+    `loads` None: no metrics are scraped, so no request is shed for a full pool. `scrape_seconds` is how far
+    apart readings are: the detector's staleness is at least three of that, or the wait for the next reading
+    would count as a full endpoint.
     """
     config, source = _read_config(settings, folder)
     events = settings.kv_events or _events_of(config.prefix, source)
@@ -101,10 +105,14 @@ def build_internal(
         clock=clock,
         loads=loads or NO_LOADS,
         prefixes=prefixes,
-        limits=None if loads is None else config.limits,
+        limits=None if loads is None else _patient(config.limits, scrape_seconds),
     )
     size = prefixes.block_size if prefixes else _DEFAULT_BLOCK_SIZE
     return InternalParts(strategy, size, count, index, events if index else None)
+
+
+def _patient(limits: UtilizationLimits, scrape_seconds: float) -> UtilizationLimits:
+    return replace(limits, staleness_seconds=max(limits.staleness_seconds, 3 * scrape_seconds))
 
 
 def _read_config(settings: InternalSettings, folder: Path) -> tuple[PickerConfig, str]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from epp_adapter.exchange_record import ExchangeRecord
 from epp_adapter.passive_health import Failure, HealthChange, Served, Transition
+from epp_adapter.scrape import Scrape
 
 __all__ = ["PoolMetrics"]
 
@@ -50,6 +51,21 @@ class PoolMetrics:
             "Requests whose model was rewritten.",
             registry=registry,
         )
+        self._scrapes = Counter(
+            "epp_adapter_scrapes_total",
+            "Scrapes of model servers' metrics, by what came of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._scrape_seconds = Histogram(
+            "epp_adapter_scrape_duration_seconds",
+            "Time to scrape one model server.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+            registry=registry,
+        )
+        self._fresh_loads = Gauge(
+            "epp_adapter_fresh_loads", "Endpoints with a reading that is not stale.", registry=registry
+        )
         for served in Served:
             self._served.labels(served)
         for failure in (Failure.UNAVAILABLE, Failure.BYPASSED, Failure.UNREACHABLE):
@@ -59,6 +75,13 @@ class PoolMetrics:
         """Ask these whenever metrics are read; from another thread, so they must only read."""
         self._set_aside.set_function(set_aside)
         self._down.set_function(down)
+
+    def watch_loads(self, fresh: Callable[[], int]) -> None:
+        self._fresh_loads.set_function(fresh)
+
+    def scraped(self, scrape: Scrape) -> None:
+        self._scrapes.labels(scrape.outcome).inc()
+        self._scrape_seconds.observe(scrape.seconds)
 
     def health_changed(self, change: HealthChange) -> None:
         if change.transition is Transition.READMITTED:

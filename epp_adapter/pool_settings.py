@@ -81,7 +81,7 @@ class ScrapeSettings(_Strict, frozen=True):
     """
 
     engine: Engine = "vllm"
-    engine_label: str = "inference.networking.k8s.io/engine-type"
+    engine_label: str = "llm-d.ai/engine-type"
     path: Path = "/metrics"
     port: Annotated[int, Meta(gt=0, le=65_535)] | None = None
     interval_ms: Count = 200

@@ -13,11 +13,13 @@ from prometheus_client import CollectorRegistry
 from epp_adapter.discovery.static_file import EndpointFile, ReloadOutcome
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.model_rewriting import ModelRewriting
-from epp_adapter.passive_health import HealthChange, PassiveHealth, Transition
+from epp_adapter.passive_health import Failure, HealthChange, PassiveHealth, Transition
 from epp_adapter.pool_metrics import PoolMetrics
 from epp_adapter.pool_rules import FixedRules, RuleSource
-from epp_adapter.pool_settings import fixed_rules
+from epp_adapter.pool_settings import ScrapeSettings, fixed_rules
 from epp_adapter.probe import HttpProbe, Prober
+from epp_adapter.routing.load import LoadSource
+from epp_adapter.scrape import Scrape, ScrapeOptions, ScrapeOutcome, Scraper
 from epp_adapter.settings import Settings
 
 __all__ = ["Background", "Pool", "endpoint_file"]
@@ -30,9 +32,10 @@ Background = Callable[[], Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`background` keeps it fresh. `metrics` is an observer of exchanges too."""
+    """`background` keeps it fresh. `metrics` observes exchanges too. `loads` None: none are scraped."""
 
     endpoints: EndpointSource
+    loads: LoadSource | None
     health: PassiveHealth
     rewriting: ModelRewriting
     metrics: PoolMetrics
@@ -63,13 +66,47 @@ class Pool:
         endpoints: EndpointSource = file
         rules: RuleSource = FixedRules(fixed_rules(settings.objectives, settings.model_rewrites))
         prober = Prober(health, endpoints, HttpProbe(session, settings.health.probe()), time.monotonic)
+        background: list[Background] = [lambda: file.watch(settings.endpoints.poll_seconds), prober.run]
+        scraper = None
+        if settings.scrape is not None:
+            scraper = _scraper(settings.scrape, endpoints, session, health, metrics)
+            background.append(scraper.run)
         return cls(
             endpoints=endpoints,
+            loads=scraper,
             health=health,
             rewriting=ModelRewriting(rules, require_model=settings.require_model),
             metrics=metrics,
-            background=(lambda: file.watch(settings.endpoints.poll_seconds), prober.run),
+            background=tuple(background),
         )
+
+
+def _scraper(
+    settings: ScrapeSettings,
+    endpoints: EndpointSource,
+    session: aiohttp.ClientSession,
+    health: PassiveHealth,
+    metrics: PoolMetrics,
+) -> Scraper:
+    def scraped(scrape: Scrape) -> None:
+        metrics.scraped(scrape)
+        if scrape.outcome is ScrapeOutcome.UNREACHABLE and settings.port is None:
+            # Nobody listens where requests would go.
+            health.failed(scrape.endpoint, Failure.UNREACHABLE, time.monotonic())
+
+    options = ScrapeOptions(
+        engine=settings.engine,
+        engine_label=settings.engine_label,
+        path=settings.path,
+        port=settings.port,
+        interval_seconds=settings.interval_ms / 1e3,
+        timeout_seconds=settings.timeout_ms / 1e3,
+        staleness_seconds=settings.staleness_ms / 1e3,
+        concurrency=settings.concurrency,
+    )
+    scraper = Scraper(endpoints, session, options, time.monotonic, scraped)
+    metrics.watch_loads(scraper.fresh)
+    return scraper
 
 
 def endpoint_file(

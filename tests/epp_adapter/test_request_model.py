@@ -18,7 +18,8 @@ def test_a_body_without_a_model_names_none(body):
 
 
 def test_only_the_model_changes():
-    body = b'{"temperature": 1.10, "seed": 123456789012345678901234567890, "model" : "a\\/b", "n": {"model": "a"}}'
+    number = b"123456789012345678901234567890"
+    body = b'{"temperature": 1.10, "seed": %b, "model" : "a\\/b", "n": {"model": "a"}}' % number
     read = read_request_body(body)
     assert read.model == "a/b"
     changed = read.with_model('gr\u00fcn"e')

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 
-from loadtests.stack.chain import Chain, ChainOptions, Part, Upstream
+from extproc.wellknown import STRATEGY_HEADER
+from loadtests.stack.chain import Chain, ChainOptions, Part, Upstream, Worker
 from tests.integration import metrics
 
 pytestmark = pytest.mark.integration
@@ -164,3 +165,78 @@ class TestPlainServers:
         async with Load(plain) as load:
             pass
         assert load.failed == []
+
+
+@pytest.fixture(scope="module")
+def dynamo(start_chain) -> Chain:
+    return start_chain(ChainOptions(workers=3, mocker_arguments=PACE))
+
+
+class TestDynamoWorkers:
+    """A front end beside each worker: either may die, or both. A request is pinned to its worker.
+
+    Dynamo's router goes on choosing a dead worker for 8 s, so the strategy falls back meanwhile.
+    """
+
+    async def healed(self, chain: Chain, *names: str) -> None:
+        admin = chain.admin_urls["epp-adapter"]
+        reloads = metrics.total(admin, "epp_adapter_reloads_total", outcome="applied")
+        for name in names:
+            await asyncio.to_thread(chain.restart, name)
+        if any(name.startswith("worker") for name in names):
+            # It has a new instance id, on the port of the old one.
+            await metrics.until(admin, reloads + 1, "epp_adapter_reloads_total", outcome="applied")
+        for worker in chain.workers:
+            await self.discovered(worker)
+        assert await metrics.until(admin, 0, "epp_adapter_endpoints_set_aside", seconds=10) == 0
+        async with Load(chain) as load:
+            await load.grow(30)
+        assert load.failed == []
+
+    async def discovered(self, worker: Worker) -> None:
+        """Wait until the front end knows its worker: the endpoints file says that it is ready."""
+        async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"http://{worker.address}/health") as response:
+                    if worker.instance_id in await response.text():
+                        return
+                await asyncio.sleep(0.05)
+
+    @pytest.mark.parametrize("strategy", ["dynamo", "round-robin"])
+    async def test_a_killed_worker_fails_only_what_it_had(self, dynamo, strategy):
+        worker = dynamo.workers[0]
+        load = await dies_under_load(
+            dynamo, worker.mocker.kill, str(worker.address), headers={STRATEGY_HEADER: strategy}
+        )
+        assert {answer.status for answer in load.failed} <= {503}
+        await self.healed(dynamo, "worker-0")
+
+    async def test_a_killed_front_end_fails_only_what_it_was_passing_on(self, dynamo):
+        worker = dynamo.workers[1]
+        await dies_under_load(dynamo, worker.server.kill, str(worker.address))
+        await self.healed(dynamo, "frontend-1")
+
+    async def test_a_worker_and_its_front_end_killed_together(self, dynamo):
+        worker = dynamo.workers[2]
+
+        def kill_both():
+            worker.mocker.kill()
+            worker.server.kill()
+
+        await dies_under_load(dynamo, kill_both, str(worker.address))
+        others = {str(each.address) for each in dynamo.workers[:2]}
+        async with Load(dynamo) as load:
+            since = time.monotonic()
+            await load.grow(40)
+        used = await asyncio.to_thread(load.destinations, sent_after=since)
+        assert used == others, "whoever passed a dead worker's request on is not blamed for it"
+        await self.healed(dynamo, "frontend-2", "worker-2")
+
+    async def test_with_all_workers_gone_the_answer_is_503_within_100_ms(self, dynamo):
+        for worker in dynamo.workers:
+            await asyncio.to_thread(worker.mocker.kill)
+        async with Load(dynamo, connections=1) as load:
+            await load.grow(200)
+        assert {answer.status for answer in load.answers} == {503}
+        durations = sorted(answer.read - answer.sent for answer in load.answers)
+        assert durations[-1] < 0.1, durations[-5:]
