@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from loadtests.stack.probes import free_ports, http_answers
 
 ENDPOINT = "dyn.backend.generate"
 BLOCK_SIZE = 16
@@ -29,10 +31,18 @@ class Deployment:
 
 
 @contextmanager
-def deployment(folder: Path, workers: int = 3) -> Iterator[Deployment]:
+def deployment(folder: Path, workers: int = 3, arguments: Sequence[str] = ()) -> Iterator[Deployment]:
     """Start everything, wait until all workers are registered, and end every process by its id."""
+    with plane(folder) as environment, mockers(folder, environment, ENDPOINT, workers, arguments):
+        yield Deployment(environment, workers)
+
+
+@contextmanager
+def plane(folder: Path) -> Iterator[Mapping[str, str]]:
+    """What workers and routers share: NATS, the model's files, and the environment that joins them."""
     with nats(folder) as url:
-        environment = {
+        write_model(folder / "model")
+        yield {
             "NATS_SERVER": url,
             "DYN_DISCOVERY_BACKEND": "file",
             "DYN_FILE_KV": str(folder / "discovery"),
@@ -46,16 +56,53 @@ def deployment(folder: Path, workers: int = 3) -> Iterator[Deployment]:
             "DYN_LOG": "warn",
             "HF_HUB_OFFLINE": "1",
         }
-        model = folder / "model"
-        write_model(model)
-        mocker = [sys.executable, "-m", "dynamo.mocker", "--model-path", str(model), "--model-name", "tiny"]
-        mocker += ["--endpoint", f"dyn://{ENDPOINT}", "--num-workers", str(workers)]
-        mocker += ["--block-size", str(BLOCK_SIZE), "--num-gpu-blocks-override", "8192"]
-        mocker += ["--speedup-ratio", "20", "--kv-bytes-per-token", "114688"]
-        with process(mocker, folder / "mocker.log", environment) as running:
-            registered = folder / "discovery" / "v1" / "mdc"
-            _wait(lambda: len(list(registered.glob("*"))) >= workers, running, folder / "mocker.log")
-            yield Deployment(environment, workers)
+
+
+@contextmanager
+def mockers(
+    folder: Path,
+    environment: Mapping[str, str],
+    endpoint: str = ENDPOINT,
+    workers: int = 1,
+    arguments: Sequence[str] = (),
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process with so many workers, all registered. `arguments` come last and so win."""
+    log = folder / f"{endpoint}.log"
+    command = [sys.executable, "-m", "dynamo.mocker", "--model-name", "tiny"]
+    command += ["--model-path", str(folder / "model"), "--endpoint", f"dyn://{endpoint}"]
+    command += ["--num-workers", str(workers), "--block-size", str(BLOCK_SIZE)]
+    command += ["--num-gpu-blocks-override", "8192", "--speedup-ratio", "20"]
+    command += ["--kv-bytes-per-token", "114688", *arguments]
+    discovery = Path(environment["DYN_FILE_KV"])
+    with process(command, log, environment) as running:
+        _wait(lambda: len(instance_ids(discovery, endpoint)) >= workers, running, log)
+        yield running
+
+
+@contextmanager
+def frontend(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """A front end in direct mode, which is ready when it lists its model; yields its URL."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "dynamo.frontend", "--router-mode", "direct"]
+    command += ["--http-host", "127.0.0.1", "--http-port", str(port)]
+    log = folder / "frontend.log"
+    url = f"http://127.0.0.1:{port}"
+    with process(command, log, environment) as running:
+        _wait(http_answers(f"{url}/v1/models", having=lambda body: b"tiny" in body), running, log)
+        yield url
+
+
+def instance_ids(discovery: Path, endpoint: str = ENDPOINT) -> list[int]:
+    """Dynamo's file discovery keeps a JSON file for each endpoint of each running worker."""
+    found = set()
+    for path in discovery.glob("v1/instances/*"):
+        try:
+            instance = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # it is gone, or being written
+            continue
+        if ".".join(instance[key] for key in ("namespace", "component", "endpoint")) == endpoint:
+            found.add(instance["instance_id"])
+    return sorted(found)
 
 
 @contextmanager

@@ -263,3 +263,111 @@ async def test_without_nats_connecting_fails_in_time_and_says_what_was_tried(env
 def test_the_ids_are_given_to_dynamo_as_an_array():
     """The guard for the one mistake that Dynamo does not report."""
     assert isinstance(prompt(1).as_array(), array)
+
+
+@pytest.mark.parametrize("query", [{"lora_name": "sql"}, {"cache_namespace": "acme"}])
+async def test_cached_blocks_of_the_base_model_are_not_those_of_an_adapter_or_a_tenant(
+    client, workers, candidates, strategy, query
+):
+    token_ids = prompt(40)
+    await serve(workers, token_ids, candidates[0].dynamo_instance_id)
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while not (await client.best_worker("base", WorkerQuery(token_ids))).cached_tokens:
+            await client.free("base")
+    await client.free("base")
+    assert (await client.best_worker("own", WorkerQuery(token_ids, **query))).cached_tokens == 0
+    await client.free("own")
+
+
+@pytest.mark.parametrize("config", [{"router_predicted_ttl_secs": 30.0}, {"use_kv_events": False}])
+async def test_a_router_that_learns_from_its_own_picks_needs_no_event(
+    runtime, candidates, request_for, config
+):
+    router = runtime.router(ENDPOINT, BLOCK_SIZE, config)
+    await met(router, len(candidates))
+    strategy = DynamoStrategy("dynamo", router)
+    for seed in range(50, 56):
+        async with asyncio.timeout(SETTLE_SECONDS):
+            cached_tokens = 0
+            while not cached_tokens:  # the router learns beside the pick
+                first = await strategy.pick(request_for(prompt(seed)), candidates)
+                await first.finished(Termination.ENDED)
+                again = await strategy.pick(request_for(prompt(seed)), candidates)
+                await again.finished(Termination.ENDED)
+                cached_tokens = again.cached_tokens
+        assert cached_tokens == 800
+        assert again.destination == first.destination
+
+
+async def met(router: KvRouterClient, workers: int) -> None:
+    """Wait until a router knows so many workers."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while len(await router._router.get_potential_loads([1])) < workers:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+class TestReplicaSync:
+    """Two adapters, each with a runtime and a router of its own, over the same workers."""
+
+    @pytest.fixture
+    async def routers(self, environment, deployed):
+        runtimes = [DynamoRuntime.connect(OPTIONS) for _ in range(2)]
+        routers = [each.router(ENDPOINT, BLOCK_SIZE, {"router_replica_sync": True}) for each in runtimes]
+        for router in routers:
+            await met(router, deployed.workers)
+        await self.heard(routers)
+        yield routers
+        for runtime in runtimes:
+            runtime.shutdown()
+
+    async def heard(self, routers):
+        """Wait until each hears the other, which takes their subscriptions some time."""
+        for one, other in (routers, routers[::-1]):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while not await booked(other):
+                    await one.best_worker("probe", WorkerQuery(prompt(1)))
+                    await asyncio.sleep(0.05)
+                    heard = await booked(other)
+                    await one.free("probe")
+                    if heard:
+                        break
+                while await booked(other):  # noqa: ASYNC110  # no event tells
+                    await asyncio.sleep(0.01)
+
+    @staticmethod
+    async def until(count, router):
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while await booked(router) != count:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+
+    async def test_what_one_books_marks_and_frees_the_other_sees(self, routers, candidates, request_for):
+        first, second = routers
+        strategy = DynamoStrategy("dynamo", first)
+        picks = [await strategy.pick(request_for(prompt(seed)), candidates) for seed in range(6)]
+        await self.until(6, second)
+        assert await prefilling(second) == 6 * 800
+        for pick in picks:
+            await pick.first_token()
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while await prefilling(second):  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+        for pick in picks:
+            await pick.finished(Termination.ENDED)
+        await self.until(0, second)
+        assert await booked(first) == 0
+
+    async def test_one_adapter_avoids_the_workers_that_the_other_has_filled(
+        self, routers, candidates, request_for
+    ):
+        """Alone, the second would know of no load at all and use every worker."""
+        one, other = (DynamoStrategy("dynamo", router) for router in routers)
+        heavy = [await one.pick(request_for(prompt(seed, 16_000)), candidates) for seed in (70, 71)]
+        filled = {pick.destination.first for pick in heavy}
+        assert len(filled) == 2
+        await self.until(2, routers[1])
+        light = [await other.pick(request_for(prompt(seed, 160)), candidates) for seed in range(80, 88)]
+        assert {pick.destination.first for pick in light} == set(candidates) - filled
+        for pick in heavy + light:
+            await pick.finished(Termination.ENDED)
+        for router in routers:
+            await self.until(0, router)
