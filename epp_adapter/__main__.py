@@ -267,7 +267,7 @@ def _followers(
             parts,
             endpoints,
             metrics.kv_events(name),
-            nats_server=os.environ.get("NATSSERVER", "nats://127.0.0.1:4222"),
+            nats_server=os.environ.get("NATS_SERVER", "nats://127.0.0.1:4222"),
             source=f"{source}: strategies.{name}",
         )
         if follower is not None:
