@@ -1,6 +1,6 @@
 """How busy endpoints are: what they say of themselves, and what this process has sent to them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -63,6 +63,10 @@ class InFlight:
         self._started: dict[str, dict[int, float]] = {}
         self._bookings = 0
         self.total = 0
+
+    def busy(self) -> Collection[str]:
+        """The endpoints with anything in flight."""
+        return self._started.keys()
 
     def count(self, address: str) -> int:
         return len(self._started.get(address, ()))

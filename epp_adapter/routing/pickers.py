@@ -36,9 +36,9 @@ class MaxScorePicker:
             return []
         first = self._picks % total
         self._picks += 1
-        return heapq.nsmallest(
-            self._count, range(total), key=lambda index: (-scores[index], (index - first) % total)
-        )
+        # Among equal scores `nlargest` keeps the order it is given.
+        in_turn = (*range(first, total), *range(first))
+        return heapq.nlargest(self._count, in_turn, key=scores.__getitem__)
 
 
 class RandomPicker:

@@ -12,6 +12,7 @@ from epp_adapter.routing.filters import (
     by_test_header,
     by_utilization,
 )
+from epp_adapter.routing.prefix import NO_OVERLAP
 from epp_adapter.routing.profile import Candidates
 from epp_adapter.routing.saturation import UtilizationLimits
 from epp_adapter.routing.scorers import (
@@ -120,10 +121,9 @@ class PrefixScorer:
     max_model_len: int = 8192
 
     def scores(self, candidates: Candidates) -> Sequence[float]:
-        matched = [
-            (overlap.device_blocks, overlap.blocks)
-            for overlap in map(candidates.overlap, candidates.endpoints)
-        ]
+        held = candidates.overlaps.get
+        overlaps = [held(endpoint.address, NO_OVERLAP) for endpoint in candidates.endpoints]
+        matched = [(overlap.device_blocks, overlap.blocks) for overlap in overlaps]
         return prefix_scores(
             matched,
             candidates.block_count,

@@ -63,21 +63,18 @@ class ExactPrefixes:
         self._worker_of = worker_of
 
     def overlaps(self, keys: Sequence[int], endpoints: Sequence[Endpoint]) -> Mapping[str, Overlap]:
-        best: dict[WorkerName, Overlap] = {}
-        for owner, match in self._index.matches(keys).items():
-            known = best.get(owner.worker, NO_OVERLAP)
-            # The lower rank wins a tie, so that equal knowledge gives equal picks.
-            if (match.device_blocks, match.blocks, -owner.dp_rank) > (
-                known.device_blocks,
-                known.blocks,
-                -(known.dp_rank or 0),
-            ):
-                best[owner.worker] = Overlap(match.device_blocks, match.blocks, owner.dp_rank)
+        best = self._index.best_matches(keys)
+        # Hundreds of endpoints share a handful of overlaps: the pool's system prompt, and nothing.
+        made: dict[tuple[int, int, int], Overlap] = {}
         found: dict[str, Overlap] = {}
-        for endpoint in endpoints:
+        for endpoint in endpoints if best else ():
             worker = self._worker_of(endpoint)
-            if worker is not None and worker in best:
-                found[endpoint.address] = best[worker]
+            match = None if worker is None else best.get(worker)
+            if match is not None:
+                overlap = made.get(match)
+                if overlap is None:
+                    overlap = made[match] = Overlap(match[0], match[1], -match[2])
+                found[endpoint.address] = overlap
         return found
 
     def picked(self, endpoint: Endpoint, keys: Sequence[int], num_blocks: int = 0) -> None:

@@ -235,11 +235,32 @@ class PrefixIndex:
 
     def matches(self, keys: Sequence[int]) -> dict[WorkerRank, PrefixMatch]:
         """The longest prefix of `keys` (`block_keys`) that each rank holds; who holds none is absent."""
-        device = longest_prefixes(keys, self._device.get)
-        anywhere = device
-        if len(self._lower):
-            anywhere = longest_prefixes(keys, lambda key: self._device.get(key) | self._lower.get(key))
+        device, anywhere = self._prefixes(keys)
         return {
             self._bits.holder(bit): PrefixMatch(device.get(bit, 0), blocks)
             for bit, blocks in anywhere.items()
         }
+
+    def best_matches(self, keys: Sequence[int]) -> dict[WorkerName, tuple[int, int, int]]:
+        """Each worker's best rank: (blocks on the device, blocks in any tier, minus the rank); none: absent.
+
+        The greatest tuple is the best: more on the device, then more in any tier, then the lower rank, so
+        that equal knowledge gives equal picks. Plain tuples, since every pick asks this of the whole pool.
+        """
+        device, anywhere = self._prefixes(keys)
+        best: dict[WorkerName, tuple[int, int, int]] = {}
+        holder = self._bits.holder
+        for bit, blocks in anywhere.items():
+            owner = holder(bit)
+            found = (device.get(bit, 0), blocks, -owner.dp_rank)
+            known = best.get(owner.worker)
+            if known is None or found > known:
+                best[owner.worker] = found
+        return best
+
+    def _prefixes(self, keys: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
+        """Lengths by bit: on the device, and in any tier."""
+        device = longest_prefixes(keys, self._device.get)
+        if not len(self._lower):
+            return device, device
+        return device, longest_prefixes(keys, lambda key: self._device.get(key) | self._lower.get(key))

@@ -99,8 +99,8 @@ class Profile:
         total = [0.0] * len(candidates.endpoints)
         for weighted in self.scorers:
             weight = weighted.weight
-            for index, score in enumerate(weighted.scorer.scores(candidates)):
-                total[index] += weight * score
+            scores = weighted.scorer.scores(candidates)
+            total = [so_far + weight * score for so_far, score in zip(total, scores, strict=True)]
         return tuple(candidates.endpoints[index] for index in self.picker.order(total))
 
 

@@ -88,11 +88,14 @@ class InternalStrategy:
         now: float,
     ) -> Candidates:
         addresses = [endpoint.address for endpoint in endpoints]
-        in_flight = tuple(map(self.in_flight.count, addresses))
+        busy = self.in_flight.busy()
+        in_flight = tuple(self.in_flight.count(address) if address in busy else 0 for address in addresses)
         waiting: tuple[int | None, ...] = in_flight
         if any(load is not None for load in loads):
             waiting = tuple(
-                None if load is None else load.waiting + self.in_flight.since(address, load.updated_at)
+                None
+                if load is None
+                else load.waiting + (self.in_flight.since(address, load.updated_at) if address in busy else 0)
                 for address, load in zip(addresses, loads, strict=True)
             )
         overlaps: Mapping[str, Overlap] = {}

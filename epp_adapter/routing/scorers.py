@@ -103,12 +103,13 @@ def prefix_scores(
     """
     if not block_count:
         return [0.0] * len(matched)
-    scores = []
-    for device_blocks, blocks in matched:
+    scores: dict[tuple[int, int], float] = {}
+    for match in set(matched):  # hundreds of candidates share a handful of matches
+        device_blocks, blocks = match
         credited = device_blocks + LOWER_TIER_CREDIT * (blocks - device_blocks)
         share = min(1.0, credited / block_count)
         if length_weight:
             length = min(1.0, credited * block_size / max_model_len) ** 2
             share = length_weight * length + (1.0 - length_weight) * share
-        scores.append(share)
-    return scores
+        scores[match] = share
+    return [scores[match] for match in matched]

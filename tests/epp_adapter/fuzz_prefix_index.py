@@ -164,9 +164,11 @@ def run_sequence(seed: int) -> int:
         assert index.blocks == model.size(), f"seed {seed}: {index.blocks} blocks, not {model.size()}"
         for _ in range(2):
             prompt = world.path() + (0,) * world.random.randrange(BLOCK_SIZE)
-            found = index.matches(block_keys(TokenIds.pack(prompt).packed, BLOCK_SIZE))
+            keys = block_keys(TokenIds.pack(prompt).packed, BLOCK_SIZE)
+            found = index.matches(keys)
             expected = {owner: match for owner in OWNERS if (match := model.match(prompt, owner))}
             assert found == expected, f"seed {seed}: {prompt} gives {found}, not {expected}"
+            assert set(index.best_matches(keys)) == {owner.worker for owner in found}, f"seed {seed}"
             compared += 1
     for owner in index.owners:
         index.forget(owner)
