@@ -2,16 +2,21 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from extproc.token_metadata import TokenIds
+from tokenext.cut_points import CutPoints, CutToken, analyse
 from tokenext.engine import EngineError, FakeEngine, TokenizerEngine
 from tokenext.engines.fast import FastEngine, UnsupportedTokenizerError
 from tokenext.engines.huggingface import HuggingFaceEngine, TokenizerFileError
+from tokenext.prefix_cache import PrefixCache
+from tokenext.prefix_tree import PrefixTree
 
 ENGINES = ("fake", "huggingface", "fastokens")
+CACHED = tuple(f"cached {name}" for name in ENGINES)
 TEXTS = (
     "",
     "Hello, world!",
@@ -25,6 +30,8 @@ TEXTS = (
 
 def engine_of(name: str, model_dir: Path) -> TokenizerEngine:
     content = (model_dir / "tokenizer.json").read_bytes()
+    if name in CACHED:
+        return cached(engine_of(name.removeprefix("cached "), model_dir), content)
     return (
         FakeEngine()
         if name == "fake"
@@ -32,7 +39,18 @@ def engine_of(name: str, model_dir: Path) -> TokenizerEngine:
     )
 
 
-@pytest.fixture(params=ENGINES)
+def cached(engine: TokenizerEngine, content: bytes) -> TokenizerEngine:
+    """The engine in a prefix cache that keeps the shortest texts too."""
+    points = analyse(content)
+    if isinstance(engine, FakeEngine):
+        tokens = (
+            CutToken(each.text, engine.encode(each.text, add_special_tokens=False)) for each in points.tokens
+        )
+        points = CutPoints(tuple(tokens), opening=TokenIds.pack([FakeEngine.BEGINNING]))
+    return PrefixCache(engine, replace(points, least=1), PrefixTree(1 << 20), tokenizer="contract")
+
+
+@pytest.fixture(params=(*ENGINES, *CACHED))
 def engine(request: pytest.FixtureRequest, begin_model_dir: Path) -> TokenizerEngine:
     """Each engine, on a tokenizer that begins a text with a special token."""
     return engine_of(request.param, begin_model_dir)
@@ -60,6 +78,13 @@ def test_special_tokens_are_put_around_the_ids_of_the_text(engine, text):
     whole = engine.encode(text, add_special_tokens=True)
     assert len(whole) == len(bare) + 1
     assert whole.packed.endswith(bare.packed)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_isolation_does_not_change_the_ids(engine, text):
+    for special in (True, False):
+        plain = engine.encode(text, add_special_tokens=special)
+        assert engine.encode(text, add_special_tokens=special, isolation="salt") == plain
 
 
 def test_different_texts_have_different_ids(engine):
