@@ -3,6 +3,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from extproc.settings_file import SettingsError
@@ -10,11 +11,11 @@ from tests.tokenext.model_dirs import CHAT_TEMPLATE
 from tokenext.bundling import BundleOptions, make_bundle
 from tokenext.canonical import FakeCanonicalizer
 from tokenext.catalog import Catalog
-from tokenext.loading import load_catalog
+from tokenext.loading import load_catalog, load_model
 from tokenext.openai import Api, parse, read_body
 from tokenext.parity import OracleKind, Verification
 from tokenext.profiles import InexactReason
-from tokenext.settings import decode
+from tokenext.settings import ModelSettings, decode
 
 
 def load(*models: dict) -> Catalog:
@@ -107,6 +108,18 @@ def test_a_bundle_is_the_same_model_as_its_source(model_dir, tmp_path):
     )
     assert bundled.digest == plain.digest
     assert (plain.max_length, bundled.max_length) == (None, 4096)
+
+
+def test_a_bundle_has_the_tokenizer_of_either_kind_of_engine(model_dir, tmp_path):
+    made = bundle(model_dir, tmp_path / "b")
+    canonical = FakeCanonicalizer().read(model_dir).tokenizer_json
+
+    def in_use(profile: str) -> bytes:
+        settings = msgspec.convert({"name": "m", "source": str(made), "profile": profile}, ModelSettings)
+        return load_model(settings, "m", source="t", now=lambda: datetime.now(UTC)).tokenizer_json
+
+    assert in_use("dynamo") == (model_dir / "tokenizer.json").read_bytes()
+    assert in_use("vllm") == canonical
 
 
 def test_settings_stand_over_what_a_bundle_says(model_dir, tmp_path):

@@ -131,6 +131,14 @@ def test_why_ids_would_not_be_handed_over_is_told(tmp_path, model_dir, capsys):
     assert "engine_exact no, unknown_field\n" in capsys.readouterr().out
 
 
+def test_a_directory_is_rendered_in_the_way_of_a_profile(request_file, model_dir, capsys):
+    source = ("--source", str(model_dir))
+    for profile in ("dynamo", "vllm"):
+        assert as_json(capsys, str(request_file), *source, "--profile", profile)["profile"] == profile
+    assert main(["render", str(request_file), *source, "--profile", "nobody"]) == 2
+    assert capsys.readouterr().err == "tokenext: --profile: Invalid enum value 'nobody'\n"
+
+
 def test_what_is_not_tokenized_says_why(tmp_path, model_dir, capsys):
     path = tmp_path / "bad.json"
     path.write_text('{"messages": []}')
@@ -150,6 +158,7 @@ def test_what_is_not_tokenized_says_why(tmp_path, model_dir, capsys):
         ('{"model": 3}', ["--config", "{config}"], "request: model: names no model: give --model"),
         ("{}", ["--config", "{config}", "--model", "x"], "tokenext.yaml: has no model 'x'; it has m"),
         ("{}", ["--source", "{model}", "--model", "x"], "--model goes with --config"),
+        ("{}", ["--config", "{config}", "--profile", "x"], "--profile goes with --source"),
     ],
 )
 def test_unusable_input_is_one_line(config, model_dir, capsys, content, arguments, expected):  # noqa: PLR0917  # fixtures

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import orjson
 
 from extproc.settings_file import SettingsError
@@ -60,6 +61,9 @@ def add(commands: Commands) -> None:
         "--model", metavar="NAME", help="with --config: a model of it, if not the one that the request names"
     )
     parser.add_argument(
+        "--profile", metavar="NAME", help="with --source: whose way to a prompt, as `profile` of the settings"
+    )
+    parser.add_argument(
         "--path", choices=[*Api], default=Api.CHAT.value, help="where it is posted (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
@@ -103,11 +107,22 @@ def _load(options: argparse.Namespace, body: JsonObject) -> LoadedModel:
         if options.model is not None:
             raise CommandError("--model goes with --config")
         directory = locate(options.source, source="--source", key=None)
-        return load_model(ModelSettings("model", str(directory)), "model", source="--source", now=now)
+        return load_model(_settings(directory, options.profile), "model", source="--source", now=now)
+    if options.profile is not None:
+        raise CommandError("--profile goes with --source; with --config it is the model's own")
     source = str(options.config)
     settings = settings_module.load(options.config)
     number, model = select(settings, options.model or _model_of(body), source=source)
     return load_model(model, f"models[{number}]", source=source, now=now)
+
+
+def _settings(directory: Path, profile: str | None) -> ModelSettings:
+    """As a settings file would say it, so that its words and its checks hold here too."""
+    fields = {"name": "model", "source": str(directory)} | ({"profile": profile} if profile else {})
+    try:
+        return msgspec.convert(fields, ModelSettings)
+    except msgspec.ValidationError as error:
+        raise SettingsError("--profile", str(error).partition(" - at ")[0]) from None
 
 
 def _model_of(body: JsonObject) -> str:
