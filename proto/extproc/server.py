@@ -31,6 +31,7 @@ _END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 # What probes ask for: the names of the reference Endpoint Picker (llm-d-router, cmd/epp/runner/health.go).
 _LIVENESS: Final = "liveness"
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _READINESS_SERVICES: Final = ("readiness", EXT_PROC_SERVICE, "inference-extension", "")
 HEALTH_SERVICES: Final = (_LIVENESS, *_READINESS_SERVICES)
 
@@ -154,7 +155,10 @@ class Server:
         self.address = options.listen
 
     async def start(self) -> None:
-        """Bind and serve; liveness is on, readiness is off. Raises OSError if the address is taken."""
+        """Bind and serve; liveness is on, readiness is off. From here on SIGTERM and SIGINT drain.
+
+        Raises OSError if the address is taken.
+        """
         _register(self._server, self._processor)
         for register in self._services.values():
             register(self._server)
@@ -167,6 +171,10 @@ class Server:
             raise OSError(f"cannot listen on {self._options.listen}") from error
         if not self._options.listen.startswith("unix:"):
             self.address = f"{self._options.listen.rpartition(':')[0]}:{port}"
+        # Before anybody can see that we serve: who sees it may stop us.
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self.stop)
         await self._server.start()
 
     async def set_ready(self, *, ready: bool) -> None:
@@ -186,13 +194,10 @@ class Server:
         Streams that are still open after `drain_seconds` are cancelled.
         """
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, self.stop)
         try:
             await self._stopping.wait()
         finally:
-            for number in signals:
+            for number in _STOP_SIGNALS:
                 loop.remove_signal_handler(number)
             await self.set_ready(ready=False)
             await self._server.stop(self._options.drain_seconds)

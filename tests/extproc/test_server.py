@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from contextlib import asynccontextmanager
 
 import grpc
@@ -278,6 +280,13 @@ async def test_draining_cancels_what_outlives_the_grace():
         server.stop()
         await until_closed(exchange)
     assert exchange.closed == [Termination.ENDED]
+
+
+async def test_a_sigterm_right_after_the_start_drains_and_ends():
+    server = Server(ServerOptions("127.0.0.1:0", drain_seconds=0.1), PassingExchange)
+    await server.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(server.run_until_stopped(), 5)
 
 
 async def test_an_address_in_use_is_an_os_error_that_names_it():
