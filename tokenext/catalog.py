@@ -20,6 +20,8 @@ __all__ = ["EMPTY_CATALOG", "Catalog", "Model", "digest"]
 class Model:
     """`digest` covers everything that decides the ids; `max_length` is in tokens, None for no limit.
 
+    `prefix_cache` says in words whether the engine keeps what it has encoded, or why it does not.
+
     `doubt` is why none of its ids counts as the engine's own for now. `verification` says how the running
     engine is asked.
     """
@@ -31,6 +33,7 @@ class Model:
     engine_reason: str
     profile: Profile
     handoff: Handoff
+    prefix_cache: str = "off"
     max_length: int | None = None
     doubt: InexactReason | None = None
     verification: Verification | None = None

@@ -79,6 +79,7 @@ class JsonLog:
                 engine_reason=model.engine_reason,
                 profile=model.profile.name,
                 handoff=model.handoff,
+                prefix_cache=model.prefix_cache,
             )
 
     def serving(self, address: str) -> None:

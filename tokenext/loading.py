@@ -18,6 +18,8 @@ from tokenext.hub import locate
 from tokenext.model_files import ModelFiles, read_model, read_template
 from tokenext.model_hints import Renderer
 from tokenext.parity import OracleKind, Verification
+from tokenext.prefix_cache import with_prefix_cache
+from tokenext.prefix_tree import PrefixTree
 from tokenext.profiles import Profile
 from tokenext.settings import ModelSettings, Settings
 
@@ -35,18 +37,23 @@ class LoadedModel:
     tokenizer_json: bytes
 
 
-def load_catalog(settings: Settings, *, source: str, now: Now) -> Catalog:
+def load_catalog(
+    settings: Settings, *, source: str, now: Now, prefix_tree: PrefixTree | None = None
+) -> Catalog:
     """Load every model. Takes seconds and blocks. Raises SettingsError for the first that cannot be loaded.
 
-    `source` is the settings file, which errors name with the key of the model.
+    `source` is the settings file, which errors name with the key of the model. `prefix_tree` keeps what their
+    engines have encoded; None for nothing.
     """
     return Catalog(
-        load_model(model, f"models[{number}]", source=source, now=now).model
+        load_model(model, f"models[{number}]", source=source, now=now, prefix_tree=prefix_tree).model
         for number, model in enumerate(settings.models)
     )
 
 
-def load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> LoadedModel:
+def load_model(
+    model: ModelSettings, key: str, *, source: str, now: Now, prefix_tree: PrefixTree | None = None
+) -> LoadedModel:
     """Load one model. `source` and `key` are what errors name. Raises SettingsError."""
     directory = locate(model.source, source=source, key=f"{key}.source")
     override = Path(model.chat_template) if model.chat_template else None
@@ -69,14 +76,17 @@ def load_model(model: ModelSettings, key: str, *, source: str, now: Now) -> Load
         template_kwargs=template_kwargs,
         dedicated_renderer=files.renderer is not Renderer.CHAT_TEMPLATE,
     )
+    likely = [*files.chat_templates.values(), *files.special_tokens.values()]
+    caching = with_prefix_cache(choice.engine, tokenizer_json, prefix_tree, likely=likely)
     loaded = Model(
         name=model.name,
         aliases=model.aliases,
         digest=digest(tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
-        engine=choice.engine,
+        engine=caching.engine,
         engine_reason=choice.reason,
         profile=profile,
         handoff=model.handoff,
+        prefix_cache=caching.state,
         max_length=max_length,
         verification=_verification(model, profile, f"{key}.verify", source=source),
     )

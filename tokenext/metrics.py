@@ -1,13 +1,16 @@
 """Prometheus metrics. Labels hold catalog names and words of enums, never what a client sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tokenext.catalog import Catalog
 from tokenext.observer import ExchangeRecord, Outcome
 from tokenext.parity import Finding, ParityRecord, handoff_allowed
+from tokenext.prefix_tree import PrefixSnapshot
 
 __all__ = ["PrometheusObserver"]
 
@@ -22,6 +25,7 @@ class PrometheusObserver:
     """Counts exchanges and reloads in the registry it is given."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self._requests = Counter(
             "tokenext_requests",
             "Requests by what became of them.",
@@ -99,6 +103,10 @@ class PrometheusObserver:
         """Show the queue's length, read at every scrape."""
         self._queue.set_function(held)
 
+    def watch_prefix_cache(self, snapshot: Callable[[], PrefixSnapshot]) -> None:
+        """Show the prefix cache's own counts, read at every scrape."""
+        self._registry.register(_PrefixCacheCollector(snapshot))
+
     def show_models(self, catalog: Catalog) -> None:
         self._models.clear()
         self._mismatch.clear()
@@ -108,3 +116,37 @@ class PrometheusObserver:
                 for finding in Finding:
                     self._rounds.labels(model.name, finding)  # so that a rate exists before the first one
             self._models.labels(model.name, model.engine.name, model.profile.name, model.handoff).set(1)
+
+
+class _PrefixCacheCollector(Collector):
+    def __init__(self, snapshot: Callable[[], PrefixSnapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._snapshot()
+        lookups = CounterMetricFamily(
+            "tokenext_prefix_cache_lookups",
+            "Prompts by how much of them was known: up to their last cut, up to an earlier one, nothing.",
+            labels=["outcome"],
+        )
+        for outcome, count in (("hit", seen.hits), ("partial", seen.partial_hits), ("miss", seen.misses)):
+            lookups.add_metric([outcome], count)
+        tokens = CounterMetricFamily(
+            "tokenext_prefix_cache_tokens",
+            "Tokens of those prompts by where they came from.",
+            labels=["source"],
+        )
+        for source, count in (("cache", seen.tokens_reused), ("engine", seen.tokens_encoded)):
+            tokens.add_metric([source], count)
+        yield lookups
+        yield tokens
+        yield CounterMetricFamily(
+            "tokenext_prefix_cache_evictions", "Entries that made room for others.", value=seen.evictions
+        )
+        yield GaugeMetricFamily(
+            "tokenext_prefix_cache_entries", "Pieces of prompts that are kept.", value=seen.entries
+        )
+        yield GaugeMetricFamily("tokenext_prefix_cache_bytes", "What they take.", value=seen.bytes)
+        yield GaugeMetricFamily(
+            "tokenext_prefix_cache_budget_bytes", "What they may take.", value=seen.budget_bytes
+        )

@@ -35,6 +35,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
 
 
+class PrefixCacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`budget_bytes` bounds what a process keeps of the prompts it has tokenized (prefix_cache.py); 0: none.
+
+    It is read at start only, like the limits.
+    """
+
+    budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 128 * 1024 * 1024
+
+
 class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The running engine that a model's ids are compared with (tokenext/verification.py).
 
@@ -72,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metadata_namespace: _Name = RECORD_NAMESPACE
     exchange_log: bool = True
     limits: Limits = Limits()
+    prefix_cache: PrefixCacheSettings = PrefixCacheSettings()
 
 
 def load(path: Path) -> Settings:

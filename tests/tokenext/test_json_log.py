@@ -57,6 +57,7 @@ def test_models_are_told_with_the_reason_for_their_engine():
     reloaded, model = lines.told
     assert reloaded == {"event": "reloaded"}
     assert (model["name"], model["engine"], model["engine_reason"]) == ("m", "fake", "a test")
+    assert model["prefix_cache"] == "off"
 
 
 def test_a_bad_reload_says_why():

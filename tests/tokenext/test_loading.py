@@ -14,6 +14,8 @@ from tokenext.catalog import Catalog
 from tokenext.loading import load_catalog, load_model
 from tokenext.openai import Api, parse, read_body
 from tokenext.parity import OracleKind, Verification
+from tokenext.prefix_cache import PrefixCache
+from tokenext.prefix_tree import PrefixTree
 from tokenext.profiles import InexactReason
 from tokenext.settings import ModelSettings, decode
 
@@ -154,3 +156,29 @@ def test_the_kind_of_engine_is_that_of_the_profile_unless_given(model_dir):
     assert asked is not None
     assert asked.kind is OracleKind.VLLM
     assert load(source).models[0].verification is None
+
+
+def test_models_of_one_tokenizer_share_what_is_kept_of_their_prompts(model_dir):
+    settings = {
+        "listen": "127.0.0.1:1",
+        "models": [{"name": name, "source": str(model_dir)} for name in "mn"],
+    }
+    tree = PrefixTree(1 << 20)
+    catalog = load_catalog(
+        decode(json.dumps(settings).encode(), source="t.yaml"),
+        source="t.yaml",
+        now=lambda: datetime.now(UTC),
+        prefix_tree=tree,
+    )
+    text = "<|im_start|>user\n" + "Once upon a time, " * 100 + "<|im_end|>\n"
+    ids = [model.engine.encode(text, add_special_tokens=False) for model in catalog.models]
+    assert ids[0] == ids[1]
+    assert (tree.snapshot().misses, tree.snapshot().hits) == (1, 1)
+    # Those that its chat template and its special tokens name.
+    assert {model.prefix_cache for model in catalog.models} == {"on: cuts behind 5 added tokens"}
+
+
+def test_without_a_tree_nothing_is_kept(model_dir):
+    model = load({"name": "m", "source": str(model_dir)}).models[0]
+    assert not isinstance(model.engine, PrefixCache)
+    assert model.prefix_cache == "off: it has no budget"

@@ -38,6 +38,12 @@ class TestCommandLine:
         told = capsys.readouterr().out
         assert "m: fastokens, agrees with the reference" in told
         assert "hand-off dynamo, sha256:" in told
+        assert "  prefix cache on: cuts behind 5 added tokens" in told
+
+    def test_check_tells_that_nothing_is_kept_where_that_is_set(self, config, model_dir, capsys):
+        write(config, model_dir, prefix_cache={"budget_bytes": 0})
+        assert main(["serve", "--config", str(config), "--check"]) == 0
+        assert "  prefix cache off: it has no budget" in capsys.readouterr().out
 
     @pytest.mark.parametrize("check", [True, False])
     def test_unusable_settings_are_one_line_that_says_where(self, config, model_dir, capsys, check):
@@ -125,6 +131,19 @@ class TestServing:
         metrics = await asyncio.to_thread(process.metrics)
         assert 'tokenext_reloads_total{outcome="failed"} 1.0' in metrics
         assert 'tokenext_reloads_total{outcome="loaded"} 1.0' in metrics
+
+    async def test_a_prompt_that_was_seen_is_not_encoded_again_not_even_after_a_reload(
+        self, process, channel
+    ):
+        message = {"role": "user", "content": "Once upon a time, " * 100}
+        body = json.dumps({"model": "m", "messages": [message]}).encode()
+        first = (await send(channel, body))[1].dynamic_metadata
+        process.signal(signal.SIGHUP)
+        await asyncio.to_thread(process.line, "reloaded")
+        assert (await send(channel, body))[1].dynamic_metadata == first
+        metrics = await asyncio.to_thread(process.metrics)
+        assert 'tokenext_prefix_cache_lookups_total{outcome="miss"} 1.0' in metrics
+        assert 'tokenext_prefix_cache_lookups_total{outcome="hit"} 1.0' in metrics
 
     async def test_it_stops_when_told_to(self, process):
         assert await asyncio.to_thread(process.stop) == 0

@@ -6,6 +6,7 @@ from tokenext.catalog import Catalog
 from tokenext.metrics import PrometheusObserver
 from tokenext.observer import ExchangeRecord, Outcome, Stage
 from tokenext.parity import OracleKind, ParityRecord, Report, Standing, Verification
+from tokenext.prefix_tree import PrefixSnapshot
 from tokenext.profiles import InexactReason
 
 TOKENIZED = ExchangeRecord(
@@ -75,6 +76,22 @@ def test_the_queue_is_read_when_it_is_scraped(registry):
     PrometheusObserver(registry).watch_queue(lambda: held[0])
     held[0] = 5
     assert registry.get_sample_value("tokenext_queue_requests") == 5
+
+
+def test_the_prefix_cache_is_read_when_it_is_scraped(registry):
+    seen = PrefixSnapshot()
+    PrometheusObserver(registry).watch_prefix_cache(lambda: seen)
+    value = registry.get_sample_value
+    assert value("tokenext_prefix_cache_lookups_total", {"outcome": "hit"}) == 0
+    seen = PrefixSnapshot(1, 2, 3, 40, 50, 6, 7, 80, 90)
+    for outcome, count in {"hit": 1, "partial": 2, "miss": 3}.items():
+        assert value("tokenext_prefix_cache_lookups_total", {"outcome": outcome}) == count
+    for source, count in {"cache": 40, "engine": 50}.items():
+        assert value("tokenext_prefix_cache_tokens_total", {"source": source}) == count
+    assert value("tokenext_prefix_cache_evictions_total") == 6
+    assert value("tokenext_prefix_cache_entries") == 7
+    assert value("tokenext_prefix_cache_bytes") == 80
+    assert value("tokenext_prefix_cache_budget_bytes") == 90
 
 
 VERIFIED = fake_model("m", verification=Verification("http://e", OracleKind.DYNAMO, "m", None, True))

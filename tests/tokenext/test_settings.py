@@ -12,6 +12,7 @@ listen: unix:/run/tokenext.sock
 admin: 127.0.0.1:9090
 metadata_namespace: envoy.lb
 exchange_log: false
+prefix_cache: {budget_bytes: 1000000}
 limits:
   {max_body_bytes: 1024, on_oversize: reject, deadline_ms: 100, workers: 2, max_queued: 0, drain_seconds: 1}
 models:
@@ -44,6 +45,7 @@ def test_every_key_is_read():
     assert settings.admin == "127.0.0.1:9090"
     assert settings.metadata_namespace == "envoy.lb"
     assert settings.exchange_log is False
+    assert settings.prefix_cache.budget_bytes == 1_000_000
     assert settings.limits == Limits(
         max_body_bytes=1024,
         on_oversize=OnOversize.REJECT,
@@ -65,6 +67,7 @@ def test_what_is_left_out_has_defaults():
     settings = decoded(MINIMAL)
     assert settings.metadata_namespace == "tokenext"
     assert settings.limits == Limits()
+    assert settings.prefix_cache.budget_bytes == 128 * 1024 * 1024
     (model,) = settings.models
     assert (model.handoff, model.engine, model.max_length) == (Handoff.NONE, EngineName.AUTO, None)
     assert model.verify is None
@@ -79,6 +82,8 @@ def test_what_is_left_out_has_defaults():
         (MINIMAL + "limits: {max_body_bytes: -1}", "t.yaml: limits.max_body_bytes: "),
         (MINIMAL + "limits: {deadline_ms: 0}", "t.yaml: limits.deadline_ms: "),
         (MINIMAL + "limits: {on_oversize: drop}", "t.yaml: limits.on_oversize: Invalid enum value 'drop'"),
+        (MINIMAL + "prefix_cache: {budget_bytes: -1}", "t.yaml: prefix_cache.budget_bytes: "),
+        (MINIMAL + "prefix_cache: {bytes: 1}", "t.yaml: prefix_cache: Object contains unknown field `bytes`"),
         (MINIMAL + "admin: 9090", "t.yaml: admin: Expected `str | null`"),
         (MINIMAL + "admin: unix:/run/x", "t.yaml: admin: must be host:port, as in 127.0.0.1:9000"),
         ("models: [{name: m, source: /m}]", "t.yaml: Object missing required field `listen`"),

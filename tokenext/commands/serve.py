@@ -35,6 +35,7 @@ from tokenext.oracles.opening import open_oracle
 from tokenext.parity import ParityRecord, Verification
 from tokenext.parity_watch import ParityWatch
 from tokenext.pool import TokenizationPool
+from tokenext.prefix_tree import PrefixTree
 from tokenext.settings import Settings
 from tokenext.supervisor import Child, RestartPolicy, Supervisor, numbered
 
@@ -92,8 +93,10 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     try:
         settings = _settings(options.config, options.listen, options.admin)
-        load = partial(_load, options.config)
-        catalog = load_catalog(settings, source=str(options.config), now=now)
+        budget = settings.prefix_cache.budget_bytes
+        tree = PrefixTree(budget) if budget else None
+        load = partial(_load, options.config, tree)
+        catalog = load_catalog(settings, source=str(options.config), now=now, prefix_tree=tree)
     except SettingsError as error:
         if options.check:
             raise CommandError(str(error), _CHECK_FAILED) from None
@@ -105,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
         del catalog  # it was loaded to say at once what is wrong; every process loads its own
         status: int = uvloop.run(_supervise(options.config, settings, options.processes))
         return status
-    uvloop.run(_serve(settings, catalog, load, supervised=options.supervised))
+    uvloop.run(_serve(settings, catalog, load, tree, supervised=options.supervised))
     return OK
 
 
@@ -146,8 +149,8 @@ def _settings(config: Path, listen: str | None, admin: str | None) -> Settings:
     return settings
 
 
-def _load(config: Path) -> Catalog:
-    return load_catalog(settings_module.load(config), source=str(config), now=now)
+def _load(config: Path, tree: PrefixTree | None) -> Catalog:
+    return load_catalog(settings_module.load(config), source=str(config), now=now, prefix_tree=tree)
 
 
 def _tell(catalog: Catalog) -> None:
@@ -155,6 +158,7 @@ def _tell(catalog: Catalog) -> None:
         names = ", ".join((model.name, *model.aliases))
         print(f"{names}: {model.engine.name}, {model.engine_reason}")
         print(f"  hand-off {model.handoff}, {model.digest}")
+        print(f"  prefix cache {model.prefix_cache}")
 
 
 class _Observers:
@@ -181,7 +185,12 @@ class _Observers:
 
 
 async def _serve(
-    settings: Settings, catalog: Catalog, load: partial[Catalog], *, supervised: bool = False
+    settings: Settings,
+    catalog: Catalog,
+    load: partial[Catalog],
+    tree: PrefixTree | None,
+    *,
+    supervised: bool = False,
 ) -> None:
     limits = settings.limits
     registry = CollectorRegistry()
@@ -199,6 +208,8 @@ async def _serve(
         deadline_seconds=limits.deadline_ms / 1000,
     )
     metrics.watch_queue(lambda: pool.held)
+    if tree is not None:
+        metrics.watch_prefix_cache(tree.snapshot)
     exchange_options = ExchangeOptions(settings.metadata_namespace, limits.on_oversize)
     callout = Callout(
         catalog=live.current,
