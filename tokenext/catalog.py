@@ -33,6 +33,7 @@ class Model:
     engine_reason: str
     profile: Profile
     handoff: Handoff
+    loras: tuple[str, ...] = ()
     prefix_cache: str = "off"
     max_length: int | None = None
     doubt: InexactReason | None = None
@@ -47,12 +48,12 @@ class Catalog:
         self.models: Final = tuple(models)
         self._by_name: dict[str, Model] = {}
         for model in self.models:
-            for name in (model.name, *model.aliases):
+            for name in (model.name, *model.aliases, *model.loras):
                 if self._by_name.setdefault(name, model) is not model:
                     raise ValueError(f"{name} names two models")
 
     def find(self, name: str) -> Model | None:
-        """The model of a name or an alias. Names of LoRA adapters are unknown models."""
+        """The model of a name, an alias or a LoRA adapter's name."""
         return self._by_name.get(name)
 
     def doubting(self, names: Collection[str]) -> "Catalog":

@@ -1,125 +1,159 @@
-"""Chat templates: jinja2, in the environment that transformers renders them in.
+"""Chat templates: jinja2, in the environment that transformers renders them in (template_environment.py).
 
-The environment was measured to give transformers' own text (facts/tokenization.md): an immutable sandbox,
-trimmed blocks, loop controls, the `generation` tag, a plain `tojson`, `raise_exception` and `strftime_now`.
 What a model server does to a request before its template runs is a Profile's business (profiles.py).
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import meta, nodes
 
 from extproc.verdict import JsonValue
 from tokenext.content_format import ContentFormat, content_format
 from tokenext.declined import Declined, SkipReason
+from tokenext.template_bounds import Budget, RenderBounds, RenderLimitError, RenderTimeError
+from tokenext.template_environment import Now, template_environment
+from tokenext.template_filters import BUDGET
+from tokenext.template_sandbox import BoundedEnvironment
+from tokenext.vllm_content_format import vllm_content_format
 
 __all__ = ["ChatTemplate", "ChatTemplates", "TemplateSourceError"]
 
-Now = Callable[[], datetime]
-
+_DEFAULT_BOUNDS: Final = RenderBounds()
 # Put behind the last message's text, to find where it ends in the prompt. The space tells whether the
 # template strips content.
 _END_MARK: Final = "\ue000tokenext:final\ue000 "
+_PIECES_AT_ONCE: Final = 64
 
 
 class TemplateSourceError(ValueError):
-    """A template that jinja2 cannot compile; the message names the line."""
-
-
-class _GenerationTag(Extension):
-    """`{% generation %}...{% endgeneration %}` marks what the assistant wrote.
-
-    In a prompt it is plain text with a scope of its own (transformers: AssistantTracker).
-    """
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it so
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """json.dumps as it is: jinja2's own filter escapes <, >, & and ' for HTML, which no model expects."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
+    """A template that jinja2 cannot compile; the message names the line where it can."""
 
 
 class ChatTemplate:
-    """One compiled template. Rendering is thread-safe: it keeps nothing between calls."""
+    """One compiled template. Rendering is thread-safe: it keeps nothing between calls.
 
-    def __init__(self, source: str, *, now: Now) -> None:
-        """Compile. `now` is what strftime_now shows. Raises TemplateSourceError."""
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda layout: now().strftime(layout)
+    `variables` are the names that the template looks up and does not define: what vLLM passes on to it.
+    """
+
+    def __init__(self, source: str, *, now: Now, bounds: RenderBounds | None = _DEFAULT_BOUNDS) -> None:
+        """Compile. `now` is what strftime_now shows; `bounds` None trusts the template with everything.
+
+        Raises TemplateSourceError.
+        """
+        environment = template_environment(now=now, bounds=bounds)
         try:
             tree = environment.parse(source)
+            self.variables = _undeclared(source, environment)
+            self.content_format: ContentFormat = content_format(tree)
+            self.vllm_content_format: ContentFormat = vllm_content_format(tree)
+            self.shows_date = any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
+            self._keys = frozenset(_keys(tree))
+            if isinstance(environment, BoundedEnvironment):
+                tree = environment.bounded(tree)
             self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateSourceError(f"line {error.lineno}: {error.message}") from None
+        except (RecursionError, SyntaxError, MemoryError, OverflowError):
+            # Python's own limits on what jinja2 generates.
+            raise TemplateSourceError("it is nested too deeply") from None
+        self._bounds = bounds
         self.source = source
-        self.content_format: ContentFormat = content_format(tree)
-        self.shows_date = any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
+
+    def reads(self, key: str) -> bool:
+        """Whether the template names a key of this name, as an attribute or in quotes."""
+        return key in self._keys
 
     def render(self, messages: Sequence[Mapping[str, JsonValue]], variables: Mapping[str, JsonValue]) -> str:
-        """The prompt. Raises Declined where the template fails or refuses the messages."""
+        """The prompt. Raises Declined where the template fails, refuses or goes out of its bounds."""
         arguments: dict[str, Any] = {**variables, "messages": messages}
         try:
-            return self._template.render(arguments)
+            if self._bounds is None:
+                return self._template.render(arguments)
+            return self._bounded(arguments, self._bounds)
+        except RenderTimeError:
+            raise Declined(SkipReason.RENDER_DEADLINE) from None
+        except RenderLimitError:
+            raise Declined(SkipReason.RENDER_LIMIT) from None
         # A template is a program of somebody else's: besides jinja2's errors it raises TypeError, ValueError,
         # KeyError, RecursionError and more, and each of them means just that it cannot render this.
         except Exception:  # noqa: BLE001  # as said
             raise Declined(SkipReason.RENDER_FAILED) from None
+
+    def _bounded(self, arguments: dict[str, Any], bounds: RenderBounds) -> str:
+        budget = Budget(bounds)
+        arguments[BUDGET] = budget
+        pieces = self._template.root_render_func(self._template.new_context(arguments))
+        prompt: list[str] = []
+        size = 0
+        while some := list(islice(pieces, _PIECES_AT_ONCE)):
+            size += sum(map(len, some))
+            budget.admit(size)
+            budget.look()
+            prompt += some
+        return "".join(prompt)
 
     def render_unfinished(
         self, messages: Sequence[Mapping[str, JsonValue]], variables: Mapping[str, JsonValue]
     ) -> str:
         """The prompt up to the end of the last message's text, for the model to go on from there.
 
-        This is `continue_final_message` of transformers: what the template puts behind the text is cut off,
-        and so is white space at its end where the template strips it. Raises Declined.
+        This is `continue_final_message` of transformers 5 (render_jinja_template): what the template puts
+        behind the text is cut off, and so is white space at its end where the template strips it. Where
+        content is a list, the text is that of the last part that has one. Raises Declined.
         """
         last = messages[-1]
-        content = last.get("content")
-        if not isinstance(content, str):
+        if "content" not in self.source:
             raise Declined(SkipReason.BAD_REQUEST_SHAPE)
-        marked = self.render([*messages[:-1], {**last, "content": content + _END_MARK}], variables)
+        content, text = _marked(last.get("content"))
+        marked = self.render([*messages[:-1], {**last, "content": content}], variables)
         end = marked.rfind(_END_MARK.rstrip())
-        if end < 0:
+        if end < 0 or text.strip() not in marked:
             raise Declined(SkipReason.RENDER_FAILED)
         stripped = not marked.startswith(_END_MARK, end)
         return marked[:end].rstrip() if stripped else marked[:end]
 
 
+def _marked(content: JsonValue) -> tuple[JsonValue, str]:
+    """The content with the mark behind its text, and that text. Raises Declined."""
+    if isinstance(content, str):
+        return content + _END_MARK, content
+    parts: list[JsonValue] = list(content) if isinstance(content, list) else []
+    for position, part in reversed(list(enumerate(parts))):
+        if isinstance(part, dict) and isinstance(text := part.get("text"), str):
+            parts[position] = {**part, "text": text + _END_MARK}
+            return parts, text
+    raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+
+
+def _keys(tree: nodes.Template) -> list[str]:
+    attributes = [node.attr for node in tree.find_all(nodes.Getattr)]
+    return attributes + [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
+
+
+def _undeclared(source: str, environment: jinja2.Environment) -> frozenset[str]:
+    """As vLLM finds them (renderers/hf.py), where these two are no globals."""
+    bare = environment.overlay()
+    bare.globals = {
+        name: value
+        for name, value in environment.globals.items()
+        if name not in {"raise_exception", "strftime_now"}
+    }
+    return frozenset(meta.find_undeclared_variables(bare.parse(source)))
+
+
 class ChatTemplates:
     """A model's templates by name: `default`, and sometimes `tool_use` for requests with tools."""
 
-    def __init__(self, sources: Mapping[str, str], *, now: Now) -> None:
+    def __init__(
+        self, sources: Mapping[str, str], *, now: Now, bounds: RenderBounds | None = _DEFAULT_BOUNDS
+    ) -> None:
         """Compile all of them. Raises TemplateSourceError."""
-        self._templates = {name: ChatTemplate(source, now=now) for name, source in sources.items()}
+        self._templates = {
+            name: ChatTemplate(source, now=now, bounds=bounds) for name, source in sources.items()
+        }
 
     def select(self, *, tools: bool) -> ChatTemplate | None:
         """The template for a request, or None where the model has none."""

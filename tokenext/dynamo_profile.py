@@ -9,6 +9,7 @@ A request that Dynamo refuses is declined, or rendered anyhow: its messages reac
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -20,7 +21,7 @@ from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
 from tokenext.dynamo_traits import TemplateTraits, probe
 from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
-from tokenext.profiles import InexactReason, Prompt, text_of
+from tokenext.profiles import InexactReason, Prompt, prompt_of, text_of
 
 __all__ = ["DynamoProfile"]
 
@@ -95,12 +96,13 @@ class DynamoProfile:
         traits = self._traits[template.source]
         messages = [_message(message, traits) for message in request.messages]
         arguments, clear = _template_arguments(
-            {**self._template_kwargs, **request.template_kwargs}, request.reasoning_effort
+            {**self._template_kwargs, **_request_arguments(request)}, request.reasoning_effort
         )
+        tools: JsonValue = None if offered is None else [_tool(tool) for tool in offered]
         variables: _Object = {
             **arguments,
             **self._tokens,
-            "tools": None if offered is None else [_tool(tool) for tool in offered],
+            "tools": _with_floats(tools) if request.wide_numbers else tools,
             "add_generation_prompt": request.add_generation_prompt,
         }
         reasons = self._inexact(request, template, traits)
@@ -112,11 +114,10 @@ class DynamoProfile:
     def completion(self, request: CompletionRequest) -> Prompt:
         known = request.fields <= _COMPLETION_FIELDS
         # Unlike vLLM, Dynamo adds no special tokens to a completion's prompt.
-        return Prompt(
-            _without_nul(request.prompt),
-            add_special_tokens=False,
-            inexact=None if known else InexactReason.UNKNOWN_FIELD,
+        prompt = prompt_of(
+            request, inexact=None if known else InexactReason.UNKNOWN_FIELD, add_special_tokens=False
         )
+        return replace(prompt, text=_without_nul(prompt.text))
 
     def _inexact(
         self, request: ChatRequest, template: ChatTemplate, traits: TemplateTraits
@@ -219,6 +220,29 @@ def _tool(tool: Mapping[str, JsonValue]) -> _Object:
         }
     function.setdefault("description", "")
     return {"type": "function", "function": function}
+
+
+def _request_arguments(request: ChatRequest) -> _Object:
+    """Dynamo reads both names as one field, and refuses a body that has both. Raises Declined."""
+    if request.template_args is None:
+        arguments = dict(request.template_kwargs)
+    elif "chat_template_kwargs" in request.fields:
+        raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+    else:
+        arguments = dict(request.template_args)
+    if not request.wide_numbers:
+        return arguments
+    return {name: _with_floats(value) for name, value in arguments.items()}
+
+
+def _with_floats(value: JsonValue) -> JsonValue:
+    """Integers beyond 64 bits as serde reads them: as floats."""
+    if isinstance(value, dict):
+        return {key: _with_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    wide = isinstance(value, int) and not -(2**63) <= value < 2**64
+    return float(value) if wide else value  # type: ignore[arg-type]  # an integer where it is wide
 
 
 _THINKING_MODES: Final = {"enabled": True, "disabled": False}

@@ -1,5 +1,6 @@
 """Builds the catalog that the settings describe: finds files, loads engines, compiles templates."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,12 +21,25 @@ from tokenext.model_hints import Renderer
 from tokenext.parity import OracleKind, Verification
 from tokenext.prefix_cache import with_prefix_cache
 from tokenext.prefix_tree import PrefixTree
-from tokenext.profiles import Profile
-from tokenext.settings import ModelSettings, Settings
+from tokenext.profiles import Profile, ProfileName
+from tokenext.settings import ModelSettings, Settings, profile_name
+from tokenext.sglang_profile import SglangProfile
+from tokenext.template_bounds import RenderBounds
+from tokenext.transformers_profile import TransformersProfile
+from tokenext.vllm_profile import VllmProfile
 
 __all__ = ["LoadedModel", "load_catalog", "load_model"]
 
 Now = Callable[[], datetime]
+_ProfileType = type[DynamoProfile] | type[VllmProfile] | type[TransformersProfile]
+
+_DEFAULT_BOUNDS: Final = RenderBounds(clock=time.monotonic)
+_PROFILES: Final[Mapping[ProfileName, _ProfileType]] = {
+    ProfileName.DYNAMO: DynamoProfile,
+    ProfileName.VLLM: VllmProfile,
+    ProfileName.SGLANG: SglangProfile,
+    ProfileName.TRANSFORMERS: TransformersProfile,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +59,37 @@ def load_catalog(
     `source` is the settings file, which errors name with the key of the model. `prefix_tree` keeps what their
     engines have encoded; None for nothing.
     """
+    bounds = RenderBounds(
+        max_chars=settings.limits.max_prompt_chars,
+        seconds=settings.limits.render_deadline_ms / 1000,
+        clock=time.monotonic,
+    )
     return Catalog(
-        load_model(model, f"models[{number}]", source=source, now=now, prefix_tree=prefix_tree).model
+        load_model(
+            model, f"models[{number}]", source=source, now=now, bounds=bounds, prefix_tree=prefix_tree
+        ).model
         for number, model in enumerate(settings.models)
     )
 
 
 def load_model(
-    model: ModelSettings, key: str, *, source: str, now: Now, prefix_tree: PrefixTree | None = None
+    model: ModelSettings,
+    key: str,
+    *,
+    source: str,
+    now: Now,
+    bounds: RenderBounds = _DEFAULT_BOUNDS,
+    prefix_tree: PrefixTree | None = None,
 ) -> LoadedModel:
-    """Load one model. `source` and `key` are what errors name. Raises SettingsError."""
+    """Load one model. `source` and `key` are what errors name. Raises SettingsError.
+
+    `bounds` hold its templates, unless the settings trust them.
+    """
+    profile_type = _PROFILES[profile_name(model)]
     directory = locate(model.source, source=source, key=f"{key}.source")
     override = Path(model.chat_template) if model.chat_template else None
     files, template_kwargs, max_length = _read(directory, model, override)
-    tokenizer_json = _tokenizer_json(files, DynamoProfile.name)
+    tokenizer_json = _tokenizer_json(files, profile_type.name)
     try:
         choice = choose(tokenizer_json, model.engine)
     except TokenizerFileError as error:
@@ -66,11 +97,13 @@ def load_model(
     except UnusableEngineError as error:
         raise SettingsError(source, str(error), f"{key}.engine") from None
     try:
-        templates = ChatTemplates(files.chat_templates, now=now)
+        templates = ChatTemplates(
+            files.chat_templates, now=now, bounds=None if model.trusted_template else bounds
+        )
     except TemplateSourceError as error:
         where = f"the chat template of {directory if override is None else override}"
         raise SettingsError(source, f"{where} cannot be compiled: {error}", key) from None
-    profile = DynamoProfile(
+    profile = profile_type(
         templates,
         special_tokens=files.special_tokens,
         template_kwargs=template_kwargs,
@@ -81,6 +114,7 @@ def load_model(
     loaded = Model(
         name=model.name,
         aliases=model.aliases,
+        loras=model.loras,
         digest=digest(tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
         engine=caching.engine,
         engine_reason=choice.reason,

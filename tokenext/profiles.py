@@ -5,13 +5,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+from extproc.token_metadata import TokenIds
 from extproc.verdict import JsonValue
 from tokenext.chat_template import ChatTemplate, ChatTemplates
 from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
-from tokenext.openai import ChatRequest, CompletionRequest, Message
+from tokenext.openai import ChatRequest, CompletionRequest, Message, Truncation
 
-__all__ = ["InexactReason", "PlainProfile", "Profile", "Prompt", "text_of"]
+__all__ = ["InexactReason", "PlainProfile", "Profile", "ProfileName", "Prompt", "prompt_of", "text_of"]
+
+
+class ProfileName(StrEnum):
+    """The catalog's `profile`: whose way to a prompt counts as the engine's own."""
+
+    DYNAMO = "dynamo"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRANSFORMERS = "transformers"
 
 
 class InexactReason(StrEnum):
@@ -29,16 +39,25 @@ class InexactReason(StrEnum):
     REASONING = "reasoning"  # the engine moves reasoning into the content for this template
     UNFINISHED_MESSAGE = "unfinished_message"  # continue_final_message where the last content is a list
     DEDICATED_RENDERER = "dedicated_renderer"  # the engine does not use the model's template at all
+    REQUEST_TEMPLATE = "request_template"  # the request brings a chat template, which nobody vouches for
+    TRUNCATION = "truncation"  # the engine truncates, and where is not known
+    OVER_LENGTH = "over_length"  # longer than the model takes: the engine's own error is the answer
+    ENGINE_RULE = "engine_rule"  # outside of what the engine is known to tokenize alike
     PARITY = "parity"  # the running engine was seen to compute other ids for this model (verification.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The text to encode, and how. `inexact` is None where it is the engine's own text."""
+    """The text to encode, and how. `inexact` is None where it is the engine's own text.
+
+    `ids` are the client's own, and stand instead of the text. `truncation` is done to either.
+    """
 
     text: str
     add_special_tokens: bool
     inexact: InexactReason | None = None
+    ids: TokenIds | None = None
+    truncation: Truncation | None = None
 
 
 class Profile(Protocol):
@@ -59,6 +78,19 @@ class Profile(Protocol):
 def text_of(parts: list[JsonValue]) -> str:
     """The text of a list of text parts, as vLLM and Dynamo join it for templates that take a string."""
     return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict))
+
+
+def prompt_of(
+    request: CompletionRequest,
+    *,
+    inexact: InexactReason | None,
+    add_special_tokens: bool | None = None,
+    truncation: Truncation | None = None,
+) -> Prompt:
+    """A completion's prompt as it is. `add_special_tokens` None: as the request says."""
+    ids, text = (None, request.prompt) if isinstance(request.prompt, str) else (request.prompt, "")
+    special = request.add_special_tokens if add_special_tokens is None else add_special_tokens
+    return Prompt(text, special, inexact, ids, truncation)
 
 
 class PlainProfile:
@@ -95,4 +127,4 @@ class PlainProfile:
         return message
 
     def completion(self, request: CompletionRequest) -> Prompt:
-        return Prompt(request.prompt, add_special_tokens=True)
+        return prompt_of(request, inexact=None)

@@ -4,7 +4,7 @@ What is written here is all there is: unknown keys are errors, and checks report
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -17,15 +17,28 @@ from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
 from tokenext.handoff import Handoff
 from tokenext.parity import OracleKind
+from tokenext.profiles import ProfileName
 
-__all__ = ["Limits", "ModelSettings", "Settings", "VerifySettings", "check_address", "decode", "load"]
+__all__ = [
+    "Limits",
+    "ModelSettings",
+    "Settings",
+    "VerifySettings",
+    "check_address",
+    "decode",
+    "load",
+    "profile_name",
+]
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`workers` threads tokenize, `max_queued` requests wait for one; past `deadline_ms` a request passes."""
+    """`workers` threads tokenize, `max_queued` requests wait for one; past `deadline_ms` a request passes.
+
+    `render_deadline_ms` and `max_prompt_chars` hold a chat template, which no deadline of a request can stop.
+    """
 
     max_body_bytes: _Positive = 16 * 1024 * 1024
     on_oversize: OnOversize = OnOversize.PASS
@@ -33,6 +46,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_queued: Annotated[int, msgspec.Meta(ge=0)] = 64
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    render_deadline_ms: _Positive = 1000
+    max_prompt_chars: _Positive = 32 * 1024 * 1024
 
 
 class PrefixCacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +74,12 @@ class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`source`: a directory, or a Hugging Face hub id as org/name[@revision]."""
+    """`source`: a directory, or a Hugging Face hub id as org/name[@revision].
+
+    `profile` is whose way to a prompt is the engine's; unless given, that of the hand-off, and transformers
+    where there is none. `loras` are adapters' names, which take the model's prompts. `trusted_template` lets
+    the chat template run without sandbox and bounds.
+    """
 
     name: _Name
     source: _Name
@@ -68,6 +88,9 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chat_template_kwargs: dict[str, Any] = {}
     max_length: _Positive | None = None
     handoff: Handoff = Handoff.NONE
+    profile: ProfileName | None = None
+    loras: tuple[_Name, ...] = ()
+    trusted_template: bool = False
     engine: EngineName = EngineName.AUTO
     verify: VerifySettings | None = None
 
@@ -117,6 +140,7 @@ def _check(settings: Settings, source: str) -> None:
     check_address(settings.listen, source=source, key="listen", unix=True)
     if settings.admin is not None:
         check_address(settings.admin, source=source, key="admin", unix=False)
+    _check_profiles(settings, source)
     seen: dict[str, str] = {}
     for key, name in _names(settings):
         if name in seen:
@@ -129,3 +153,26 @@ def _names(settings: Settings) -> Iterator[tuple[str, str]]:
         yield f"models[{number}].name", model.name
         for position, alias in enumerate(model.aliases):
             yield f"models[{number}].aliases[{position}]", alias
+        for position, lora in enumerate(model.loras):
+            yield f"models[{number}].loras[{position}]", lora
+
+
+# A hand-off is safe only with the profile of the engine that takes it.
+_PROFILE_OF: Final[Mapping[Handoff, ProfileName]] = {
+    Handoff.DYNAMO: ProfileName.DYNAMO,
+    Handoff.VLLM: ProfileName.VLLM,
+    Handoff.SGLANG: ProfileName.SGLANG,
+}
+
+
+def profile_name(model: ModelSettings) -> ProfileName:
+    """The profile of a model, by its settings or its hand-off."""
+    return model.profile or _PROFILE_OF.get(model.handoff, ProfileName.TRANSFORMERS)
+
+
+def _check_profiles(settings: Settings, source: str) -> None:
+    for number, model in enumerate(settings.models):
+        needed = _PROFILE_OF.get(model.handoff)
+        if needed is not None and profile_name(model) is not needed:
+            problem = f"must be {needed} for hand-off {model.handoff}: the ids would be another engine's"
+            raise SettingsError(source, problem, f"models[{number}].profile")

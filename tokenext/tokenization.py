@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc import token_metadata
-from extproc.token_metadata import Kind, TokenRecord
+from extproc.token_metadata import BYTES_PER_ID, Kind, TokenIds, TokenRecord
 from extproc.verdict import JsonValue
 from tokenext.catalog import Model
 from tokenext.declined import Declined, SkipReason
 from tokenext.engine import EngineError
-from tokenext.handoff import Handoff, give_dynamo
+from tokenext.handoff import hand_over
 from tokenext.json_object import JsonObject
 from tokenext.observer import Stage
-from tokenext.openai import ChatRequest, PromptRequest
+from tokenext.openai import ChatRequest, PromptRequest, Side, Truncation
+from tokenext.profiles import InexactReason, Prompt
 
 __all__ = ["Stopwatch", "Tokenized", "tokenize"]
 
@@ -62,16 +63,14 @@ def tokenize(
     else:
         kind, prompt = Kind.COMPLETION, model.profile.completion(request)
     watch.lap(Stage.RENDER)
-    try:
-        ids = model.engine.encode(prompt.text, add_special_tokens=prompt.add_special_tokens)
-    except EngineError:
-        raise Declined(SkipReason.ENGINE_FAILED) from None
+    ids, inexact = _ids(model, prompt)
     watch.lap(Stage.ENCODE)
     if not ids:
         raise Declined(SkipReason.EMPTY_PROMPT)
     if model.max_length is not None and len(ids) > model.max_length:
-        raise Declined(SkipReason.OVER_LENGTH)
-    inexact = prompt.inexact or model.doubt
+        # Good to route by; handed over it might be taken, or refused in other words than the engine's own.
+        inexact = inexact or InexactReason.OVER_LENGTH
+    inexact = inexact or model.doubt
     record = TokenRecord(
         model=model.name,
         tokenizer_digest=model.digest,
@@ -83,7 +82,48 @@ def tokenize(
     metadata = token_metadata.encode(record)
     watch.lap(Stage.RECORD)
     handed = None
-    if record.engine_exact and body_replaceable and model.handoff is Handoff.DYNAMO:
-        handed = give_dynamo(body, ids)
+    # A client's own ids need no hand-over: the engine has nothing to tokenize.
+    if record.engine_exact and body_replaceable and prompt.ids is None:
+        handed = hand_over(model.handoff, body, record)
+    if handed is not None:
         watch.lap(Stage.HANDOFF)
     return Tokenized(record=record, metadata=metadata, body=handed)
+
+
+def _ids(model: Model, prompt: Prompt) -> tuple[TokenIds, InexactReason | None]:
+    """The prompt's ids, and why they are not proved. Raises Declined."""
+    ids = prompt.ids
+    if ids is None:
+        ids = _encode(model, prompt.text, add_special_tokens=prompt.add_special_tokens)
+    if prompt.truncation is None:
+        return ids, prompt.inexact
+    kept = _truncated(model, prompt, prompt.truncation, ids)
+    return (ids, prompt.inexact or InexactReason.TRUNCATION) if kept is None else (kept, prompt.inexact)
+
+
+def _encode(model: Model, text: str, *, add_special_tokens: bool) -> TokenIds:
+    try:
+        return model.engine.encode(text, add_special_tokens=add_special_tokens)
+    except EngineError:
+        raise Declined(SkipReason.ENGINE_FAILED) from None
+
+
+def _truncated(model: Model, prompt: Prompt, truncation: Truncation, ids: TokenIds) -> TokenIds | None:
+    """The ids that vLLM keeps (renderers/params.py), or None where that cannot be told.
+
+    Without a side it is the tokenizer that truncates, on the left, and it spares the special tokens that it
+    adds: then only a tokenizer that adds none is clear.
+    """
+    keep = truncation.keep
+    if keep < 0:
+        # As many as the model takes, less one for the answer, unless none is wanted.
+        longest = None if model.max_length is None else model.max_length - 1
+        return ids if longest is not None and len(ids) <= longest else None
+    if len(ids) <= keep:
+        return ids
+    if truncation.side is None and prompt.ids is None and prompt.add_special_tokens:
+        bare = _encode(model, prompt.text, add_special_tokens=False)
+        if bare != ids:
+            return None
+    size = keep * BYTES_PER_ID
+    return TokenIds(ids.packed[:size] if truncation.side is Side.RIGHT else ids.packed[-size:])

@@ -47,6 +47,9 @@ DYNAMO_PREFILL_INSTANCE_HEADER: Final = "x-dynamo-prefill-instance-id"
 DYNAMO_PREFILL_DP_RANK_HEADER: Final = "x-dynamo-prefill-dp-rank"
 DYNAMO_ROUTING_MODE_HEADER: Final = "x-dynamo-routing-mode"
 
+# vLLM 0.32 and SGLang: the data parallel rank a request is pinned to.
+DATA_PARALLEL_RANK_HEADER: Final = "x-data-parallel-rank"
+
 # Headers only the chain may set. A client's copies are removed before the chain sets its own, in every
 # spelling that a model server still honours.
 CHAIN_OWNED_HEADERS: Final[tuple[str, ...]] = (
@@ -59,6 +62,7 @@ CHAIN_OWNED_HEADERS: Final[tuple[str, ...]] = (
     DYNAMO_PREFILL_INSTANCE_HEADER,
     DYNAMO_PREFILL_DP_RANK_HEADER,
     DYNAMO_ROUTING_MODE_HEADER,
+    DATA_PARALLEL_RANK_HEADER,
     "x-worker-instance-id",
     "x-dp-rank",
     "x-prefill-instance-id",

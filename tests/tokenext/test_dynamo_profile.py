@@ -259,6 +259,18 @@ class TestTemplateArguments:
         assert prompt.text.splitlines()[1] == "null"
         assert prompt.text.endswith("foo=1;bos=None;eos=<e>;unk=None;add=True")
 
+    def test_chat_template_args_are_another_name_of_the_kwargs_but_not_both(self):
+        assert "foo=1;" in ask(SHOW, chat_template_args={"foo": 1}).text
+        assert declined(SHOW, chat_template_args={}, chat_template_kwargs={}) is SkipReason.BAD_REQUEST_SHAPE
+
+    def test_integers_beyond_64_bits_are_floats(self):
+        kwargs = {"foo": [2**64, -(2**63) - 1, 2**64 - 1]}
+        assert "foo=[1.8446744073709552e+19, -9.223372036854776e+18, 18446744073709551615];" in variables(
+            chat_template_kwargs=kwargs
+        )
+        (tool,) = shown_tools({"name": "f", "parameters": {"type": "object", "properties": {}, "x": 2**70}})
+        assert tool["function"]["parameters"]["x"] == 2.0**70
+
     def test_the_models_own_kwargs_yield_to_the_requests(self):
         own = profile(SHOW, template_kwargs={"foo": 1})
         assert "foo=1;" in own.chat(chat_request()).text
@@ -317,10 +329,18 @@ class TestExactness:
         assert prompt.add_special_tokens is False
 
     @pytest.mark.parametrize(
-        "field", ["documents", "chat_template", "truncate_prompt_tokens", "thinking", "foo"]
+        ("field", "value"),
+        [
+            ("documents", [{}]),
+            ("chat_template", "x"),
+            ("truncate_prompt_tokens", 3),
+            ("thinking", {}),
+            ("foo", 1),
+            ("add_special_tokens", True),
+        ],
     )
-    def test_fields_that_may_change_the_prompt_are_not(self, field):
-        assert ask(CHAT_TEMPLATE, **{field: "x"}).inexact is InexactReason.UNKNOWN_FIELD
+    def test_fields_that_may_change_the_prompt_are_not(self, field, value):
+        assert ask(CHAT_TEMPLATE, **{field: value}).inexact is InexactReason.UNKNOWN_FIELD
 
     def test_a_template_that_shows_the_date_is_not(self):
         assert ask("{{ strftime_now('%Y') }}").inexact is InexactReason.TEMPLATE_CLOCK

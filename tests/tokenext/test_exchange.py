@@ -122,7 +122,7 @@ async def test_a_model_without_hand_off_leaves_the_body_alone(bench):
         (post(chat_body(messages=[])), "bad_request_shape"),
         (post(chat_body(model="unheard")), "unknown_model"),
         (post(chat_body(messages=[{"role": "user", "content": [{"type": "image_url"}]}])), "multimodal"),
-        (post({"model": "m", "prompt": ["a"]}, "/v1/completions"), "prompt_list"),
+        (post({"model": "m", "prompt": ["a", "b"]}, "/v1/completions"), "prompt_list"),
         (post(chat_body(messages=[{"role": "user"}], continue_final_message=True)), "bad_request_shape"),
     ],
 )

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.token_metadata import TokenIds
 from tests.tokenext.test_json_object import json_values
 from tokenext.declined import Declined, SkipReason
-from tokenext.openai import Api, ChatRequest, CompletionRequest, parse, read_body
+from tokenext.openai import Api, ChatRequest, CompletionRequest, Side, Truncation, parse, read_body
 
 USER = {"role": "user", "content": "hi"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -59,9 +60,36 @@ def test_null_means_absent():
     assert request.fields == {"model", "messages"}
 
 
-def test_chat_template_args_is_another_name_of_the_kwargs():
-    assert chat(chat_template_args={"a": 1}).template_kwargs == {"a": 1}
-    assert chat_reason(chat_template_args={}, chat_template_kwargs={}) is SkipReason.BAD_REQUEST_SHAPE
+def test_chat_template_args_stand_beside_the_kwargs():
+    request = chat(chat_template_args={"a": 1}, chat_template_kwargs={"b": 2})
+    assert (request.template_args, request.template_kwargs) == ({"a": 1}, {"b": 2})
+    assert chat().template_args is None
+
+
+def test_fields_that_only_some_engines_know_are_read():
+    request = chat(
+        documents=[{"title": "t"}],
+        add_special_tokens=True,
+        truncate_prompt_tokens=5,
+        truncation_side="right",
+    )
+    assert request.documents == ({"title": "t"},)
+    assert request.add_special_tokens is True
+    assert request.truncation == Truncation(5, Side.RIGHT)
+    assert chat(truncate_prompt_tokens=-1).truncation == Truncation(-1)
+    assert chat(truncation_side="left").truncation is None
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
+def test_integers_beyond_64_bits_are_kept_and_told_of(number):
+    request = chat(chat_template_kwargs={"n": [number, 1.5]})
+    assert request.template_kwargs == {"n": [number, 1.5]}
+    assert request.wide_numbers
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), "12345678901234567890", 1.5])
+def test_other_numbers_are_no_wide_ones(number):
+    assert not chat(chat_template_kwargs={"n": number}).wide_numbers
 
 
 def test_a_completion_has_one_prompt():
@@ -69,10 +97,33 @@ def test_a_completion_has_one_prompt():
     assert request == CompletionRequest("m", frozenset({"model", "prompt", "max_tokens"}), "hi")
 
 
-@pytest.mark.parametrize("prompt", [["a"], ["a", "b"], [1, 2], [[1], [2]], []])
-def test_a_list_as_prompt_is_declined(prompt):
+def prompt_of(prompt: object) -> str | TokenIds:
+    request = parse(Api.COMPLETION, read_body(json.dumps({"model": "m", "prompt": prompt}).encode()))
+    assert isinstance(request, CompletionRequest)
+    return request.prompt
+
+
+def test_a_list_of_one_prompt_is_that_prompt():
+    assert prompt_of(["a"]) == "a"
+    assert prompt_of([[1, 2]]) == TokenIds.pack([1, 2])
+
+
+def test_a_prompt_of_ids_is_taken_as_ids():
+    assert prompt_of([1, 2**32 - 1]) == TokenIds.pack([1, 2**32 - 1])
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]], ["a", [1]]])
+def test_several_prompts_have_no_one_list_of_ids(prompt):
     body = json.dumps({"model": "m", "prompt": prompt}).encode()
     assert reason(Api.COMPLETION, body) is SkipReason.PROMPT_LIST
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, 3, {}, [], [[]], [1, "a"], [1.0], [True], [-1], [2**32], [None]]
+)
+def test_what_is_no_prompt_is_declined(prompt):
+    body = json.dumps({"model": "m", "prompt": prompt}).encode()
+    assert reason(Api.COMPLETION, body) is SkipReason.BAD_REQUEST_SHAPE
 
 
 @pytest.mark.parametrize(
@@ -82,6 +133,8 @@ def test_a_list_as_prompt_is_declined(prompt):
         {"type": "input_audio", "input_audio": {}},
         {"type": "refusal", "refusal": "no"},
         {"text": "no type"},
+        {"type": "text", "text": "a", "image_url": {"url": "data:,"}},
+        {"type": "text", "text": "a", "uuid": "u"},
     ],
 )
 def test_parts_that_are_no_text_are_declined_as_multimodal(part):
@@ -123,6 +176,16 @@ def test_parts_that_are_no_text_are_declined_as_multimodal(part):
         {"add_generation_prompt": "yes"},
         {"continue_final_message": 1},
         {"nvext": [1]},
+        {"kv_transfer_params": "x"},
+        {"documents": {}},
+        {"documents": ["x"]},
+        {"add_special_tokens": "yes"},
+        {"truncate_prompt_tokens": 0},
+        {"truncate_prompt_tokens": -2},
+        {"truncate_prompt_tokens": 1.0},
+        {"truncate_prompt_tokens": True},
+        {"truncate_prompt_tokens": 3, "truncation_side": "middle"},
+        {"chat_template_args": []},
     ],
 )
 def test_a_body_of_another_shape_is_declined(fields):

@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -6,12 +8,13 @@ from extproc import token_metadata
 from extproc.token_metadata import Kind, TokenIds
 from tests.tokenext.models import Clock, InexactProfile, chat_body, fake_model
 from tokenext.catalog import Model
+from tokenext.chat_template import ChatTemplates
 from tokenext.declined import Declined, SkipReason
 from tokenext.engine import EngineError, FakeEngine
 from tokenext.handoff import Handoff
 from tokenext.observer import Stage
-from tokenext.openai import Api, parse, read_body
-from tokenext.profiles import InexactReason
+from tokenext.openai import Api, CompletionRequest, parse, read_body
+from tokenext.profiles import InexactReason, PlainProfile, Prompt, prompt_of
 from tokenext.tokenization import Stopwatch, Tokenized, tokenize
 
 RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -73,9 +76,55 @@ def test_nothing_is_handed_over_where_the_body_must_stay_or_the_model_wants_none
     assert run(fake_model(handoff=Handoff.NONE), chat_body()).body is None
 
 
-def test_a_prompt_of_the_models_length_fits_and_a_longer_one_does_not():
-    assert run(fake_model(max_length=len(RENDERED)), chat_body())
-    assert declined(fake_model(max_length=len(RENDERED) - 1), chat_body()) is SkipReason.OVER_LENGTH
+def test_a_prompt_longer_than_the_model_takes_is_routed_by_and_not_handed_over():
+    fits = run(fake_model(max_length=len(RENDERED)), chat_body())
+    assert fits.record.engine_exact
+    longer = run(fake_model(max_length=len(RENDERED) - 1), chat_body())
+    assert (longer.record.engine_exact, longer.record.reason) == (False, "over_length")
+    assert len(longer.record.token_ids) == len(RENDERED)
+    assert longer.body is None
+
+
+def test_a_clients_own_ids_are_recorded_and_left_where_they_are():
+    done = run(fake_model(), {"model": "m", "prompt": [7, 8]}, api=Api.COMPLETION)
+    assert done.record.token_ids == TokenIds.pack([7, 8])
+    assert done.record.engine_exact
+    assert done.body is None
+
+
+class Truncating(PlainProfile):
+    """As vLLM does, the request says how much stays."""
+
+    def completion(self, request: CompletionRequest) -> Prompt:
+        return prompt_of(request, inexact=None, truncation=request.truncation)
+
+
+class TestTruncation:
+    def ids(self, model: Model | None = None, **fields: object) -> tuple[list[int], str]:
+        model = model or fake_model()
+        model = replace(model, profile=Truncating(ChatTemplates({}, now=datetime.now), {}))
+        record = run(model, {"model": "m", "prompt": "abcdef", **fields}, api=Api.COMPLETION).record
+        return record.token_ids.as_array().tolist(), record.reason
+
+    BARE = {"add_special_tokens": False}  # noqa: RUF012
+
+    def test_the_last_tokens_stay_unless_another_side_is_named(self):
+        assert self.ids(truncate_prompt_tokens=2, **self.BARE) == ([*b"ef"], "")
+        assert self.ids(truncate_prompt_tokens=2, truncation_side="left", **self.BARE) == ([*b"ef"], "")
+        assert self.ids(truncate_prompt_tokens=2, truncation_side="right", **self.BARE) == ([*b"ab"], "")
+        assert self.ids(prompt=[1, 2, 3], truncate_prompt_tokens=2) == ([2, 3], "")
+
+    def test_a_short_prompt_stays_whole(self):
+        assert self.ids(truncate_prompt_tokens=7) == ([256, *b"abcdef"], "")
+
+    def test_special_tokens_that_the_tokenizer_would_spare_make_it_unclear(self):
+        assert self.ids(truncate_prompt_tokens=2) == ([256, *b"abcdef"], "truncation")
+        assert self.ids(truncate_prompt_tokens=2, truncation_side="left") == ([*b"ef"], "")
+
+    def test_as_many_as_the_model_takes_is_clear_only_where_nothing_is_cut(self):
+        assert self.ids(truncate_prompt_tokens=-1)[1] == "truncation"
+        assert self.ids(fake_model(max_length=8), truncate_prompt_tokens=-1)[1] == ""
+        assert self.ids(fake_model(max_length=7), truncate_prompt_tokens=-1)[1] == "truncation"
 
 
 def test_a_prompt_without_ids_is_declined():

@@ -1,0 +1,83 @@
+"""Top-level fields of a request body, decoded one by one, only those that are asked for."""
+
+import json
+import re
+from typing import Final, TypeVar
+
+import msgspec
+import orjson
+
+from extproc.verdict import JsonValue
+from tokenext.declined import Declined, SkipReason
+from tokenext.json_object import JsonObject
+
+__all__ = ["RequestFields", "require"]
+
+T = TypeVar("T")
+
+# The shortest run of digits that may be an integer beyond 64 bits.
+_WIDE_NUMBER: Final = re.compile(rb"\d{19}")
+
+
+def require(holds: bool) -> None:
+    """Raises Declined for a body that is not of the shape that the engines take."""
+    if not holds:
+        raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+
+
+class RequestFields:
+    """The fields of a body that are not null: null means absent, as both engines read it where they allow it.
+
+    `wide_numbers` becomes true when a decoded value has an integer beyond 64 bits, which engines read in
+    different ways: Python keeps it, serde (Dynamo) makes it a float.
+    """
+
+    def __init__(self, body: JsonObject) -> None:
+        self._fields: Final = {name: value for name, value in body.fields.items() if not _is_null(value)}
+        self.wide_numbers = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._fields)
+
+    def value(self, name: str, *, numbers: bool = True) -> JsonValue:
+        """The value, None where it is absent. Raises Declined for what no engine can read.
+
+        `numbers` False: its numbers do not matter, and are not looked at.
+        """
+        raw = self._fields.get(name)
+        if raw is None:
+            return None
+        text = memoryview(raw)
+        try:
+            decoded: JsonValue = orjson.loads(text)
+        except (
+            orjson.JSONDecodeError
+        ):  # lone surrogates, invalid UTF-8, numbers beyond a float's, deep nesting
+            raise Declined(SkipReason.INVALID_JSON) from None
+        if not numbers or _WIDE_NUMBER.search(text) is None:
+            return decoded
+        exact: JsonValue = json.loads(bytes(text))
+        self.wide_numbers = self.wide_numbers or _has_wide(exact)
+        return exact
+
+    def typed(self, name: str, expected: type, default: T, *, numbers: bool = True) -> T:
+        """The value, which must be exactly of this type. Raises Declined."""
+        value = self.value(name, numbers=numbers)
+        if value is None:
+            return default
+        require(type(value) is expected)
+        return value  # type: ignore[return-value]  # of the type just checked
+
+
+def _is_null(raw: msgspec.Raw) -> bool:
+    value = memoryview(raw)
+    return len(value) == len(b"null") and bytes(value) == b"null"
+
+
+def _has_wide(value: JsonValue) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_wide, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_wide, value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**64

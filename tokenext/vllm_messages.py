@@ -1,0 +1,139 @@
+"""How vLLM 0.32 rebuilds chat messages before its template runs (renderers/chat_utils.py).
+
+Each rule was seen at a vLLM 0.32.0 render server; the cases are in tests/tokenext/test_vllm_profile.py. What
+vLLM's request model refuses is declined or passes: the messages reach vLLM in both cases.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from extproc.verdict import JsonValue
+from tokenext.content_format import ContentFormat
+from tokenext.declined import Declined, SkipReason
+from tokenext.openai import Message, Role
+from tokenext.request_fields import require
+
+__all__ = ["developers_as_system", "rebuilt"]
+
+_Object = dict[str, JsonValue]
+
+_BILLING_HEADER: Final = "x-anthropic-billing-header"
+# pydantic puts known keys first, in the order of the OpenAI types, and the client's others behind them.
+_CALL_KEYS: Final = ("id", "function", "type")
+_FUNCTION_KEYS: Final = ("arguments", "name")
+# Roles for which a null content is valid; for the others only a missing one is.
+_SILENT_ROLES: Final = (Role.ASSISTANT, Role.FUNCTION)
+
+
+def rebuilt(message: Message, content_format: ContentFormat) -> _Object:
+    """The message with the fields that vLLM keeps, in its order. Raises Declined."""
+    role = str(message["role"])
+    content = message.get("content")
+    if content is None and "content" in message and role not in _SILENT_ROLES:
+        raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+    parts = _parts(content)
+    if role == Role.SYSTEM:
+        parts = _without_billing_header(parts)
+    kept: _Object = {"role": role, "content": _content(parts, role, content_format)}
+    if role == Role.ASSISTANT:
+        kept |= _assistant_fields(message)
+    elif role == Role.TOOL and "tool_call_id" in message:
+        kept["tool_call_id"] = message["tool_call_id"]
+    for name in ("name", "task"):
+        if isinstance(message.get(name), str):
+            kept[name] = message[name]
+    if role == Role.DEVELOPER:
+        kept["tools"] = message.get("tools")
+    return kept
+
+
+def _parts(content: JsonValue) -> list[_Object]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _content(parts: list[_Object], role: str, content_format: ContentFormat) -> JsonValue:
+    texts = [str(part["text"]) for part in parts]
+    if content_format is ContentFormat.STRING:
+        return "\n".join(text for text in texts if text)
+    if role == Role.TOOL:
+        # Flattened all the same, but with its empty parts.
+        return "\n".join(texts)
+    return [{"type": "text", "text": part["text"], **part} for part in parts]
+
+
+def _without_billing_header(parts: list[_Object]) -> list[_Object]:
+    """Claude Code puts a line into system texts that changes with every request; vLLM takes it out."""
+    kept: list[_Object] = []
+    for part in parts:
+        text = str(part["text"])
+        if not text.startswith(_BILLING_HEADER):
+            kept.append(part)
+        elif rest := text.partition("\n")[2]:
+            kept.append({**part, "text": rest})
+    return kept
+
+
+def _assistant_fields(message: Message) -> _Object:
+    fields: _Object = {}
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        fields["tool_calls"] = [_tool_call(call) for call in calls if isinstance(call, dict)]
+    # One field by two names: the newer one wins, an empty text counts.
+    reasoning = message.get("reasoning")
+    if reasoning is None:
+        reasoning = message.get("reasoning_content")
+    if reasoning is not None:
+        fields |= {"reasoning": reasoning, "reasoning_content": reasoning}
+    return fields
+
+
+def _tool_call(call: _Object) -> _Object:
+    function = call["function"]
+    assert isinstance(function, dict)  # openai.parse saw to it
+    require("type" in call)
+    given = _in_order(function, _FUNCTION_KEYS)
+    given["arguments"] = _arguments(str(function["arguments"]))
+    return _in_order({**call, "function": given}, _CALL_KEYS)
+
+
+def _in_order(value: Mapping[str, JsonValue], keys: Sequence[str]) -> _Object:
+    return {key: value[key] for key in keys} | {key: item for key, item in value.items() if key not in keys}
+
+
+def _arguments(text: str) -> JsonValue:
+    """Parsed as Python's json does, NaN and wide integers included; {} for whatever is no object."""
+    try:
+        parsed = json.loads(text) if text else {}
+    except json.JSONDecodeError:
+        return {}
+    except RecursionError:
+        raise Declined(SkipReason.BAD_REQUEST_SHAPE) from None
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def developers_as_system(messages: list[_Object]) -> list[_Object]:
+    """What vLLM does where a template does not know developers: they become system messages.
+
+    All system messages are then one, the first, if any of them stands elsewhere.
+    """
+    converted = [
+        {**{name: value for name, value in message.items() if name != "tools"}, "role": Role.SYSTEM.value}
+        if message["role"] == Role.DEVELOPER
+        else message
+        for message in messages
+    ]
+    systems = [message for message in converted if message["role"] == Role.SYSTEM]
+    if systems == converted[:1]:
+        return converted
+    texts = [text for system in systems if (text := _text(system["content"]))]
+    merged: _Object = {"role": Role.SYSTEM.value, "content": "\n\n".join(texts)}
+    return [merged, *(message for message in converted if message["role"] != Role.SYSTEM)]
+
+
+def _text(content: JsonValue) -> str:
+    if isinstance(content, list):
+        return "\n".join(str(part["text"]) for part in content if isinstance(part, dict))
+    return str(content)
