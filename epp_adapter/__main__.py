@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +15,9 @@ from random import Random
 from typing import Any, Final
 from uuid import uuid4
 
-import aiohttp
 import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 
-from epp_adapter.discovery.static_file import ReloadOutcome
 from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
@@ -27,7 +25,8 @@ from epp_adapter.exchange_log import JsonLines, log_exchange
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
-from epp_adapter.pool_wiring import Pool, endpoint_file
+from epp_adapter.pool_sources import CannotDiscoverError, check_endpoints_file
+from epp_adapter.pool_wiring import Pool
 from epp_adapter.records.callout import CalloutTokenizer
 from epp_adapter.records.finder import RecordFinder
 from epp_adapter.records.tokenizer import Tokenizer
@@ -62,16 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(config, listen=parsed.listen, admin=parsed.admin)
         if parsed.check:
-            endpoints = endpoint_file(settings, config, _ignore_reload).current().endpoints
+            endpoints = check_endpoints_file(settings, config)
             _build_internals(settings, config)
-            print(f"{config}: ok, {len(settings.strategies)} strategies, {len(endpoints)} endpoints")
+            found = "a pool" if endpoints is None else f"{endpoints} endpoints"
+            print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
             return 0
         _log_to_stderr()
         uvloop.run(_serve(settings, config))
     except SettingsError as error:
         print(f"epp-adapter: {error}", file=sys.stderr)
         return _BAD_SETTINGS
-    except (CannotJoinError, OSError) as error:
+    except (CannotJoinError, CannotDiscoverError, OSError) as error:
         print(f"epp-adapter: {error}", file=sys.stderr)
         return _CANNOT_START
     return 0
@@ -101,10 +101,6 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _ignore_reload(outcome: ReloadOutcome) -> None:
-    del outcome
-
-
 @dataclass(slots=True)
 class _Strategies:
     """The configured strategies by name, and what has to be ended with them."""
@@ -125,15 +121,18 @@ class _Strategies:
 async def _serve(settings: Settings, config: Path) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    async with aiohttp.ClientSession() as session:
-        pool = Pool.build(settings, config, session, registry, metrics.reloaded)
+    async with AsyncExitStack() as opened:
+        pool = await Pool.open(settings, config, registry, metrics.reloaded, opened)
         strategies = _build(settings, config, pool.loads)
         followers = _followers(strategies, pool.endpoints, SchedulerMetrics(registry), str(config))
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
         async with _tokenizer(settings.tokenization) as tokenizer:
             records = _records(settings, tokenizer, metrics)
             routing = _routing(settings, pool, strategies, metrics, records)
-            await _serve_routing(settings, routing, registry, strategies, [*pool.background, *followers])
+            background = [*pool.background, *followers]
+            await _serve_routing(
+                settings, routing, registry, strategies, background=background, synced=pool.synced
+            )
 
 
 def _tokenizer(settings: TokenizationSettings) -> AbstractAsyncContextManager[Tokenizer | None]:
@@ -185,7 +184,9 @@ async def _serve_routing(
     routing: Routing,
     registry: CollectorRegistry,
     strategies: _Strategies,
+    *,
     background: Sequence[Callable[[], Coroutine[Any, Any, Any]]],
+    synced: Callable[[], Awaitable[None]],
 ) -> None:
     options = ServerOptions(
         listen=settings.listen,
@@ -203,11 +204,15 @@ async def _serve_routing(
             stack.callback(http.server_close)
             stack.callback(http.shutdown)
         await server.start()
-        await server.set_ready(ready=True)
-        _log.info(
-            "serving on %s with %d endpoints", server.address, len(routing.endpoints.current().endpoints)
-        )
-        await _run(server, background)
+
+        async def announce() -> None:
+            """Ready once the endpoints are known; until then a gateway asks the next of our replicas."""
+            await synced()
+            await server.set_ready(ready=True)
+            known = len(routing.endpoints.current().endpoints)
+            _log.info("serving on %s with %d endpoints", server.address, known)
+
+        await _run(server, [*background, announce])
 
 
 async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from epp_adapter.discovery.pool_state import Resource
+from epp_adapter.discovery.watching import WatchEvent
 from epp_adapter.exchange_record import ExchangeRecord
 from epp_adapter.passive_health import Failure, HealthChange, Served, Transition
 from epp_adapter.scrape import Scrape
@@ -66,6 +68,18 @@ class PoolMetrics:
         self._fresh_loads = Gauge(
             "epp_adapter_fresh_loads", "Endpoints with a reading that is not stale.", registry=registry
         )
+        self._watches = Counter(
+            "epp_adapter_pool_watches_total",
+            "What happened to lists and watches of the pool's Kubernetes objects.",
+            ["resource", "event"],
+            registry=registry,
+        )
+        self._unreadable = Counter(
+            "epp_adapter_pool_unreadable_total",
+            "Kubernetes objects that were left out because they could not be read.",
+            ["resource"],
+            registry=registry,
+        )
         for served in Served:
             self._served.labels(served)
         for failure in (Failure.UNAVAILABLE, Failure.BYPASSED, Failure.UNREACHABLE):
@@ -82,6 +96,12 @@ class PoolMetrics:
     def scraped(self, scrape: Scrape) -> None:
         self._scrapes.labels(scrape.outcome).inc()
         self._scrape_seconds.observe(scrape.seconds)
+
+    def watched(self, resource: Resource, event: WatchEvent) -> None:
+        self._watches.labels(resource, event).inc()
+
+    def object_unreadable(self, resource: Resource) -> None:
+        self._unreadable.labels(resource).inc()
 
     def health_changed(self, change: HealthChange) -> None:
         if change.transition is Transition.READMITTED:

@@ -2,37 +2,36 @@
 
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from epp_adapter.discovery.static_file import EndpointFile, ReloadOutcome
+from epp_adapter.discovery.static_file import ReloadOutcome
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.model_rewriting import ModelRewriting
 from epp_adapter.passive_health import Failure, HealthChange, PassiveHealth, Transition
 from epp_adapter.pool_metrics import PoolMetrics
-from epp_adapter.pool_rules import FixedRules, RuleSource
-from epp_adapter.pool_settings import ScrapeSettings, fixed_rules
+from epp_adapter.pool_settings import ScrapeSettings
+from epp_adapter.pool_sources import Background, open_source
 from epp_adapter.probe import HttpProbe, Prober
 from epp_adapter.routing.load import LoadSource
 from epp_adapter.scrape import Scrape, ScrapeOptions, ScrapeOutcome, Scraper
 from epp_adapter.settings import Settings
 
-__all__ = ["Background", "Pool", "endpoint_file"]
+__all__ = ["Pool"]
 
 _log = logging.getLogger(__name__)
-
-# Runs until it is cancelled.
-Background = Callable[[], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`background` keeps it fresh. `metrics` observes exchanges too. `loads` None: none are scraped."""
+    """`background` keeps it fresh; `synced` returns once it is known. `metrics` observes exchanges too.
+    `loads` None: none are scraped.
+    """
 
     endpoints: EndpointSource
     loads: LoadSource | None
@@ -40,17 +39,18 @@ class Pool:
     rewriting: ModelRewriting
     metrics: PoolMetrics
     background: tuple[Background, ...]
+    synced: Callable[[], Awaitable[None]]
 
     @classmethod
-    def build(
+    async def open(
         cls,
         settings: Settings,
         config: Path,
-        session: aiohttp.ClientSession,
         registry: CollectorRegistry,
         reloaded: Callable[[ReloadOutcome], None],
+        stack: AsyncExitStack,
     ) -> "Pool":
-        """`session` asks the endpoints, and must outlive the background. Raises SettingsError."""
+        """What is opened is closed with `stack`. Raises SettingsError and CannotDiscoverError."""
         metrics = PoolMetrics(registry)
 
         def changed(change: HealthChange) -> None:
@@ -62,11 +62,11 @@ class Pool:
 
         health = PassiveHealth(settings.health.options(), changed)
         metrics.watch(lambda: health.set_aside, lambda: health.down)
-        file = endpoint_file(settings, config, reloaded)
-        endpoints: EndpointSource = file
-        rules: RuleSource = FixedRules(fixed_rules(settings.objectives, settings.model_rewrites))
+        source = await open_source(settings, config, metrics, reloaded, stack)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        endpoints = source.endpoints
         prober = Prober(health, endpoints, HttpProbe(session, settings.health.probe()), time.monotonic)
-        background: list[Background] = [lambda: file.watch(settings.endpoints.poll_seconds), prober.run]
+        background: list[Background] = [source.watch, prober.run]
         scraper = None
         if settings.scrape is not None:
             scraper = _scraper(settings.scrape, endpoints, session, health, metrics)
@@ -75,9 +75,10 @@ class Pool:
             endpoints=endpoints,
             loads=scraper,
             health=health,
-            rewriting=ModelRewriting(rules, require_model=settings.require_model),
+            rewriting=ModelRewriting(source.rules, require_model=settings.require_model),
             metrics=metrics,
             background=tuple(background),
+            synced=source.synced,
         )
 
 
@@ -107,10 +108,3 @@ def _scraper(
     scraper = Scraper(endpoints, session, options, time.monotonic, scraped)
     metrics.watch_loads(scraper.fresh)
     return scraper
-
-
-def endpoint_file(
-    settings: Settings, config: Path, reloaded: Callable[[ReloadOutcome], None]
-) -> EndpointFile:
-    """The endpoints file; a relative one stands beside the settings. Raises SettingsError."""
-    return EndpointFile(config.parent / (settings.endpoints.file or ""), reloaded)

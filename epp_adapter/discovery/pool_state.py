@@ -142,7 +142,8 @@ _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 
 class PoolState:
     """Owns the objects. `endpoints` and `rules` are what they amount to now; they are worked out when
-    somebody asks, since a rollout brings hundreds of changes.
+    somebody asks, since a rollout brings hundreds of changes. Any thread may ask: what is kept is kept with
+    the version it was worked out from, and no dict that somebody may be reading is ever changed.
 
     `unreadable` hears of each object that is left out.
     """
@@ -158,20 +159,24 @@ class PoolState:
         self._dynamo_workers = dynamo_workers
         self._unreadable = unreadable
         self._objects: dict[Resource, dict[str, _Object]] = {resource: {} for resource in Resource}
-        self._endpoints: EndpointSnapshot | None = EndpointSnapshot()
-        self._rules: PoolRules | None = PoolRules()
+        self._version = 0
+        self._endpoints = (0, EndpointSnapshot())
+        self._rules = (0, PoolRules())
 
     @property
     def endpoints(self) -> EndpointSnapshot:
-        if self._endpoints is None:
-            self._endpoints = EndpointSnapshot(tuple(self._find_endpoints()))
-        return self._endpoints
+        version, found = self._version, self._endpoints
+        if found[0] != version:
+            found = self._endpoints = (version, EndpointSnapshot(tuple(self._find_endpoints())))
+        return found[1]
 
     @property
     def rules(self) -> PoolRules:
-        if self._rules is None:
-            self._rules = PoolRules(self._find_priorities(), tuple(self._find_rewrites()))
-        return self._rules
+        version, found = self._version, self._rules
+        if found[0] != version:
+            rules = PoolRules(self._find_priorities(), tuple(self._find_rewrites()))
+            found = self._rules = (version, rules)
+        return found[1]
 
     @property
     def selector(self) -> Mapping[str, str] | None:
@@ -183,7 +188,7 @@ class PoolState:
         """A list of all of them: who is not among them is gone."""
         read = [self._read(resource, each) for each in objects]
         self._objects[resource] = {each.metadata.name: each for each in read if each is not None}
-        self._forget(resource)
+        self._version += 1
 
     def apply(self, resource: Resource, change: Change, changed: Any) -> None:
         """One change. An object that can no longer be read is gone, too."""
@@ -195,7 +200,7 @@ class PoolState:
         elif name is not None:
             objects.pop(name, None)
         self._objects[resource] = objects
-        self._forget(resource)
+        self._version += 1
 
     def _read(self, resource: Resource, value: Any) -> _Object | None:
         try:
@@ -203,12 +208,6 @@ class PoolState:
         except msgspec.ValidationError:
             self._unreadable(resource)
             return None
-
-    def _forget(self, resource: Resource) -> None:
-        if resource in (Resource.POOLS, Resource.PODS):
-            self._endpoints = None
-        else:
-            self._rules = None
 
     def _pool(self) -> _Pool | None:
         pool = self._objects[Resource.POOLS].get(self._pool_name)
