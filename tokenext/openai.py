@@ -68,6 +68,7 @@ class ChatRequest:
     Each message has a known role; content that is a string, missing, null, or a list of text parts; and tool
     calls, where present, with an id, a name and arguments as a string. `template_args` is what Dynamo takes
     for another name of `template_kwargs`; None where absent. `wide_numbers`: some integer is beyond 64 bits.
+    `cache_salt` keeps what is remembered of the prompt to requests of the same salt, as vLLM does.
     """
 
     model: str
@@ -84,6 +85,7 @@ class ChatRequest:
     add_special_tokens: bool
     truncation: Truncation | None
     wide_numbers: bool
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class CompletionRequest:
     prompt: str | TokenIds
     add_special_tokens: bool = True
     truncation: Truncation | None = None
+    cache_salt: str = ""
 
 
 PromptRequest = ChatRequest | CompletionRequest
@@ -137,6 +140,7 @@ def _chat(model: str, fields: RequestFields) -> ChatRequest:
         add_special_tokens=fields.typed("add_special_tokens", bool, False),
         truncation=_truncation(fields),
         wide_numbers=fields.wide_numbers,
+        cache_salt=fields.typed("cache_salt", str, ""),
     )
 
 
@@ -147,6 +151,7 @@ def _completion(model: str, fields: RequestFields) -> CompletionRequest:
         prompt=_prompt(fields.value("prompt")),
         add_special_tokens=fields.typed("add_special_tokens", bool, True),
         truncation=_truncation(fields),
+        cache_salt=fields.typed("cache_salt", str, ""),
     )
 
 

@@ -63,7 +63,7 @@ def tokenize(
     else:
         kind, prompt = Kind.COMPLETION, model.profile.completion(request)
     watch.lap(Stage.RENDER)
-    ids, inexact = _ids(model, prompt)
+    ids, inexact = _ids(model, prompt, isolation=request.cache_salt)
     watch.lap(Stage.ENCODE)
     if not ids:
         raise Declined(SkipReason.EMPTY_PROMPT)
@@ -90,25 +90,27 @@ def tokenize(
     return Tokenized(record=record, metadata=metadata, body=handed)
 
 
-def _ids(model: Model, prompt: Prompt) -> tuple[TokenIds, InexactReason | None]:
+def _ids(model: Model, prompt: Prompt, *, isolation: str) -> tuple[TokenIds, InexactReason | None]:
     """The prompt's ids, and why they are not proved. Raises Declined."""
     ids = prompt.ids
     if ids is None:
-        ids = _encode(model, prompt.text, add_special_tokens=prompt.add_special_tokens)
+        ids = _encode(model, prompt, add_special_tokens=prompt.add_special_tokens, isolation=isolation)
     if prompt.truncation is None:
         return ids, prompt.inexact
-    kept = _truncated(model, prompt, prompt.truncation, ids)
+    kept = _truncated(model, prompt, prompt.truncation, ids, isolation=isolation)
     return (ids, prompt.inexact or InexactReason.TRUNCATION) if kept is None else (kept, prompt.inexact)
 
 
-def _encode(model: Model, text: str, *, add_special_tokens: bool) -> TokenIds:
+def _encode(model: Model, prompt: Prompt, *, add_special_tokens: bool, isolation: str) -> TokenIds:
     try:
-        return model.engine.encode(text, add_special_tokens=add_special_tokens)
+        return model.engine.encode(prompt.text, add_special_tokens=add_special_tokens, isolation=isolation)
     except EngineError:
         raise Declined(SkipReason.ENGINE_FAILED) from None
 
 
-def _truncated(model: Model, prompt: Prompt, truncation: Truncation, ids: TokenIds) -> TokenIds | None:
+def _truncated(
+    model: Model, prompt: Prompt, truncation: Truncation, ids: TokenIds, *, isolation: str
+) -> TokenIds | None:
     """The ids that vLLM keeps (renderers/params.py), or None where that cannot be told.
 
     Without a side it is the tokenizer that truncates, on the left, and it spares the special tokens that it
@@ -122,7 +124,7 @@ def _truncated(model: Model, prompt: Prompt, truncation: Truncation, ids: TokenI
     if len(ids) <= keep:
         return ids
     if truncation.side is None and prompt.ids is None and prompt.add_special_tokens:
-        bare = _encode(model, prompt.text, add_special_tokens=False)
+        bare = _encode(model, prompt, add_special_tokens=False, isolation=isolation)
         if bare != ids:
             return None
     size = keep * BYTES_PER_ID

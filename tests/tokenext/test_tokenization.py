@@ -140,6 +140,25 @@ def test_an_engines_failure_is_declined():
     assert declined(fake_model(engine=Failing()), chat_body()) is SkipReason.ENGINE_FAILED
 
 
+@pytest.mark.parametrize(
+    ("api", "body"), [(Api.CHAT, chat_body()), (Api.COMPLETION, {"model": "m", "prompt": "hi"})]
+)
+def test_the_engine_is_told_whom_a_prompt_may_help(api, body):
+    class Told(FakeEngine):
+        def __init__(self) -> None:
+            self.isolations: list[str] = []
+
+        def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
+            self.isolations.append(isolation)
+            return super().encode(text, add_special_tokens=add_special_tokens)
+
+    engine = Told()
+    run(fake_model(engine=engine), body, api=api)
+    run(fake_model(engine=engine), {**body, "cache_salt": "tenant-1"}, api=api)
+    run(fake_model(engine=engine), {**body, "cache_salt": None}, api=api)
+    assert engine.isolations == ["", "tenant-1", ""]
+
+
 def test_every_stage_is_timed_on_its_own():
     watch = Stopwatch(Clock())
     run(fake_model(), chat_body(), watch=watch)
