@@ -1,19 +1,17 @@
 """The implementation under measurement, behind the smallest seam that parity needs."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from tests.parity.corpus.case import CHAT
 from tokenext.catalog import Model
-from tokenext.chat_template import ChatTemplates
 from tokenext.declined import Declined
-from tokenext.loading import LoadedModel, load_model
+from tokenext.loading import load_model
 from tokenext.openai import Api, parse, read_body
-from tokenext.profiles import PlainProfile
+from tokenext.profiles import ProfileName
 from tokenext.settings import ModelSettings
 from tokenext.tokenization import Stopwatch, tokenize
 
@@ -62,23 +60,5 @@ class _Tokenext:
 
 def tokenext_model(name: str, folder: Path, profile: str) -> Implementation:
     """A model directory as `tokenext serve` loads it, with an engine's profile. Raises SettingsError."""
-    settings = ModelSettings(name=name, source=str(folder))
-    loaded = load_model(settings, "model", source="parity", now=datetime.now)
-    return _Tokenext(_PROFILES[profile](loaded))
-
-
-def _dynamo(loaded: LoadedModel) -> Model:
-    assert loaded.model.profile.name == "dynamo"
-    return loaded.model
-
-
-def _transformers(loaded: LoadedModel) -> Model:
-    """The plain profile, until tokenext has one that follows transformers."""
-    templates = ChatTemplates(loaded.files.chat_templates, now=datetime.now)
-    return replace(loaded.model, profile=PlainProfile(templates, loaded.files.special_tokens))
-
-
-_PROFILES: Final[Mapping[str, Callable[[LoadedModel], Model]]] = {
-    "dynamo": _dynamo,
-    "transformers": _transformers,
-}
+    settings = ModelSettings(name=name, source=str(folder), profile=ProfileName(profile))
+    return _Tokenext(load_model(settings, "model", source="parity", now=datetime.now).model)
