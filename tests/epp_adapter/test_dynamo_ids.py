@@ -31,6 +31,16 @@ def test_siphash_equals_cpythons_own():
     assert [siphash_1_3(sample) for sample in SAMPLES[1:]] == [int(word) for word in done.stdout.split()]
 
 
+# What ai-dynamo-runtime 1.6.1 says itself (Endpoint.connection_id), run with discovery kubernetes, this POD_NAME
+# and an API server that lists nothing.
+DYNAMOS_OWN = {"vllm-agg-decode-5c8d7f9b6-x2x4z": 1824506723123880, "p": 4605646065096547}
+
+
+@pytest.mark.parametrize(("name", "number"), DYNAMOS_OWN.items())
+def test_an_id_is_the_one_dynamo_gives(name, number):
+    assert dynamo_instance_id_of_pod(name) == number
+
+
 @pytest.mark.parametrize(
     "name", ["vllm-agg-decode-5c8d7f9b6-x2x4z", "p", "a-pod-with-a-name-of-more-than-eight-bytes"]
 )
@@ -43,3 +53,4 @@ def test_an_id_survives_as_a_double_and_is_the_names_own(name):
 def test_a_container_has_an_id_of_its_own_unless_it_is_main():
     assert dynamo_instance_id_of_pod("p", "main") == dynamo_instance_id_of_pod("p")
     assert dynamo_instance_id_of_pod("p", "shadow") == dynamo_instance_id_of_pod("p-shadow")
+    assert dynamo_instance_id_of_pod("p", "shadow") == 0x14A4BEBDBB6FE5, "as Dynamo 1.6.1 logs it"
