@@ -13,6 +13,7 @@ from loadtests.bench.results import Results
 from loadtests.stack.model_source import DEFAULT_MODEL, Model
 from tokenext.catalog import Model as TokenextModel
 from tokenext.loading import load_catalog
+from tokenext.prefix_tree import PrefixTree
 from tokenext.settings import ModelSettings, Settings
 
 SECTIONS = ("engines", "chain", "dynamo", "scaling", "memory")
@@ -95,7 +96,9 @@ def _load(model: Model) -> TokenextModel:
     settings = Settings(
         listen="127.0.0.1:1", models=(ModelSettings(name=model.name, source=str(model.folder)),)
     )
-    found = load_catalog(settings, source="bench", now=lambda: datetime.now(UTC)).find(model.name)
+    tree = PrefixTree(settings.prefix_cache.budget_bytes)
+    catalog = load_catalog(settings, source="bench", now=lambda: datetime.now(UTC), prefix_tree=tree)
+    found = catalog.find(model.name)
     assert found is not None
     return found
 
