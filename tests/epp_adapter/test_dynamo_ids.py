@@ -31,8 +31,8 @@ def test_siphash_equals_cpythons_own():
     assert [siphash_1_3(sample) for sample in SAMPLES[1:]] == [int(word) for word in done.stdout.split()]
 
 
-# What ai-dynamo-runtime 1.6.1 says itself (Endpoint.connection_id), run with discovery kubernetes, this POD_NAME
-# and an API server that lists nothing.
+# What ai-dynamo-runtime 1.6.1 says itself (Endpoint.connection_id), run with discovery kubernetes, this
+# POD_NAME and an API server that lists nothing.
 DYNAMOS_OWN = {"vllm-agg-decode-5c8d7f9b6-x2x4z": 1824506723123880, "p": 4605646065096547}
 
 
