@@ -22,7 +22,7 @@ from tokenext.cut_points import CutPoints, analyse
 from tokenext.engine import EngineError, EngineName, TokenizerEngine
 from tokenext.engines.choice import choose
 from tokenext.engines.huggingface import HuggingFaceEngine
-from tokenext.prefix_cache import PrefixCache, check
+from tokenext.prefix_cache import SHORTEST, PrefixCache, check
 from tokenext.prefix_tree import PrefixSnapshot, PrefixTree
 
 REFERENCE_EVERY = 100
@@ -47,9 +47,9 @@ def caches(
     """A cache as it serves, and one that cuts and keeps as much as can be."""
     eager = replace(cut_points, least=1, ending=16)
     made = []
-    for points, budget in ((cut_points, budget_bytes), (eager, 2 * budget_bytes)):
+    for points, budget, shortest in ((cut_points, budget_bytes, SHORTEST), (eager, 2 * budget_bytes, 0)):
         tree = PrefixTree(budget)
-        made.append((PrefixCache(engine, points, tree, tokenizer="fuzz"), tree))
+        made.append((PrefixCache(engine, points, tree, tokenizer="fuzz", shortest=shortest), tree))
     return made
 
 

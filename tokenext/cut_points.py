@@ -107,11 +107,14 @@ class CutPoints:
         outlives one behind it, and the ending is quickly encoded again.
         """
         ending = max(known, len(text) - self.ending)
-        for cut in self._cuts(text, ending, len(text)):
-            if cut.end - known >= self.least:
-                return cut
-        before = self.last(text, known, ending + self._longest - 1)
-        return before if before is not None and before.end - known >= self.least else None
+        least = known + self.least
+        match = self._pattern.search(text, ending)
+        while match is not None and match.end() < least:
+            match = self._pattern.search(text, match.end())
+        if match is not None:
+            return Cut(match.end(), self._by_text[match[0]])
+        cut = self.last(text, known, ending + self._longest - 1)
+        return cut if cut is not None and cut.end >= least else None
 
     def last(self, text: str, low: int, high: int) -> Cut | None:
         """The last cut whose token lies within text[low:high]; None where none is near `high`."""
@@ -122,16 +125,12 @@ class CutPoints:
             start = max(low, until - width)
             # Windows overlap, so that a token on an edge is whole in one of them.
             found = None
-            for cut in self._cuts(text, start, min(high, until + self._longest - 1)):
-                found = cut
+            for match in self._pattern.finditer(text, start, min(high, until + self._longest - 1)):
+                found = match
             if found is not None:
-                return found
+                return Cut(found.end(), self._by_text[found[0]])
             until, width = start, width * 4
         return None
-
-    def _cuts(self, text: str, start: int, end: int) -> Iterator[Cut]:
-        for match in self._pattern.finditer(text, start, end):
-            yield Cut(match.end(), self._by_text[match[0]])
 
 
 class _AddedToken(msgspec.Struct, frozen=True):

@@ -117,18 +117,21 @@ class Children:
                     return child
         return None
 
-    def closest(self, text: str, at: int) -> tuple[Node, int] | None:
+    def closest(self, text: str, at: int, least: int) -> tuple[Node, int] | None:
         """The child that shares most with what stands at a place in `text`, and how many characters.
 
-        Where there are many, only those are looked at that have an early sample in common with the text.
+        It shares at least its first `least` characters, or all. Where there are many children, only those are
+        looked at that have an early sample in common with the text.
         """
         found = None
         candidates: Iterable[Node] = self._all
         if self._index is not None:
             candidates = self._index.get((_EARLY, _sample(text, at, _EARLY)), ())
         for child in candidates:
+            if not text.startswith(child.text[:least], at):
+                continue
             shared = shared_length(text, at, child.text)
-            if shared and (found is None or shared > found[1]):
+            if found is None or shared > found[1]:
                 found = child, shared
         return found
 

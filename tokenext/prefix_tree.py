@@ -13,7 +13,7 @@ was divided before stays known.
 Nodes leave the tree from the ends of its branches, least recently used first.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -53,8 +53,7 @@ class _Partly(NamedTuple):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What a tree knows of a text: `parts` are the ids of text[:end], which ends with `token`.
 
     `end` is 0 and `token` None where nothing is known. `fork` is a later cut, up to which the text is the
@@ -65,8 +64,8 @@ class Known:
     token: CutToken | None
     parts: tuple[bytes, ...]
     fork: Cut | None
-    whole: Node = field(repr=False)  # the last node that the text has all of, or the root
-    partly: _Partly | None = field(repr=False)
+    whole: Node  # the last node that the text has all of, or the root
+    partly: _Partly | None
 
 
 class Growth(NamedTuple):
@@ -104,7 +103,7 @@ class PrefixTree:
             while node.children is not None:
                 child = node.children.find(text, end)
                 if child is None:
-                    closest = node.children.closest(text, end)
+                    closest = node.children.closest(text, end, cut_points.least)
                     if closest is None:
                         break
                     child, shared = closest

@@ -47,7 +47,9 @@ def cached(engine: TokenizerEngine, content: bytes) -> TokenizerEngine:
             CutToken(each.text, engine.encode(each.text, add_special_tokens=False)) for each in points.tokens
         )
         points = CutPoints(tuple(tokens), opening=TokenIds.pack([FakeEngine.BEGINNING]))
-    return PrefixCache(engine, replace(points, least=1), PrefixTree(1 << 20), tokenizer="contract")
+    return PrefixCache(
+        engine, replace(points, least=1), PrefixTree(1 << 20), tokenizer="contract", shortest=0
+    )
 
 
 @pytest.fixture(params=(*ENGINES, *CACHED))

@@ -170,7 +170,7 @@ def test_models_of_one_tokenizer_share_what_is_kept_of_their_prompts(model_dir):
         now=lambda: datetime.now(UTC),
         prefix_tree=tree,
     )
-    text = "<|im_start|>user\n" + "Once upon a time, " * 100 + "<|im_end|>\n"
+    text = "<|im_start|>user\n" + "Once upon a time, " * 200 + "<|im_end|>\n"
     ids = [model.engine.encode(text, add_special_tokens=False) for model in catalog.models]
     assert ids[0] == ids[1]
     assert (tree.snapshot().misses, tree.snapshot().hits) == (1, 1)

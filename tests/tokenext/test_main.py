@@ -135,7 +135,7 @@ class TestServing:
     async def test_a_prompt_that_was_seen_is_not_encoded_again_not_even_after_a_reload(
         self, process, channel
     ):
-        message = {"role": "user", "content": "Once upon a time, " * 100}
+        message = {"role": "user", "content": "Once upon a time, " * 200}
         body = json.dumps({"model": "m", "messages": [message]}).encode()
         first = (await send(channel, body))[1].dynamic_metadata
         process.signal(signal.SIGHUP)
