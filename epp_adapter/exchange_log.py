@@ -51,6 +51,11 @@ def _fields(record: ExchangeRecord) -> dict[str, object]:
         "cached_tokens": record.cached_tokens,
         "pick_ms": None if record.pick_seconds is None else round(record.pick_seconds * 1e3, 3),
         "response_status": record.response_status,
+        "served": record.served,
+        "rewritten": record.rewritten or None,
+        "usage": None
+        if record.usage is None
+        else [record.usage.prompt_tokens, record.usage.completion_tokens],
         "total_ms": round(record.total_seconds * 1e3, 3),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}

@@ -236,6 +236,7 @@ async def test_an_unknown_strategy_is_400_and_lists_the_names_but_not_the_client
     ("fault", "error"),
     [
         (StrategyFault.OVERLOADED, OverloadedError),
+        (StrategyFault.SHED, OverloadedError),
         (StrategyFault.DEADLINE, DeadlineExceededError),
         (StrategyFault.NO_WORKERS, NoReadyEndpointError),
         (StrategyFault.FAILED, NoReadyEndpointError),

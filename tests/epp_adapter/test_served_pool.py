@@ -26,7 +26,7 @@ from tests.epp_adapter.kube_objects import (
 )
 from tests.epp_adapter.test_engine_metrics import VLLM
 from tests.epp_adapter.test_main import Served, routed
-from tests.extproc.envoy_messages import request_body, request_headers, with_modes
+from tests.extproc.envoy_messages import header_changes, request_body, request_headers, with_modes
 
 pytestmark = pytest.mark.integration
 
@@ -76,12 +76,12 @@ async def destination(epp, body_mode=BodyMode.NONE):
 
 
 @asynccontextmanager
-async def model_server():
+async def model_server(page=VLLM):
     """A metrics page on 127.0.0.1; its port."""
     app = web.Application()
 
     async def answer(request):
-        return web.Response(body=VLLM)
+        return web.Response(body=page)
 
     app.router.add_get("/metrics", answer)
     runner = web.AppRunner(app)
@@ -134,6 +134,31 @@ async def test_pods_are_scraped(tmp_path):
 
             await until(fresh)
             assert await epp.metric('epp_adapter_scrapes_total{outcome="read"}') >= 1
+
+
+async def test_a_request_that_may_be_dropped_is_429_where_the_pool_is_full(tmp_path):
+    full = VLLM.replace(b"} 2.0", b"} 99.0")
+    async with fake_kube() as (kube, url), model_server(full) as port:
+        await kube[POOLS].put(pool(ports=(port,)))
+        await kube[PODS].put(pod("a", "127.0.0.1"))
+        await kube[OBJECTIVES].put(objective("batch", -1))
+        strategies = {"internal": {"kind": "internal"}}
+        async with served(
+            tmp_path, url, scrape={}, strategies=strategies, default_strategy="internal"
+        ) as epp:
+            await until(lambda: is_serving(epp))
+
+            async def fresh():
+                return await epp.metric("epp_adapter_fresh_loads") == 1
+
+            await until(fresh)
+            assert await destination(epp) == f"127.0.0.1:{port}"
+            call = epp.stream()
+            headers = {":method": "POST", "x-gateway-inference-objective": "batch"}
+            await call.write(with_modes(request_headers(headers), BodyMode.NONE))
+            reply = await call.read()
+            assert reply.immediate_response.status.code == 429
+            assert header_changes(reply).set["x-llm-d-request-dropped-reason"] == "rejected-saturated"
 
 
 async def test_a_mode_without_bodies_cannot_serve_the_pools_rewrites(tmp_path):
