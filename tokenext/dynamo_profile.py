@@ -20,6 +20,7 @@ from tokenext.chat_template import ChatTemplate, ChatTemplates
 from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
 from tokenext.dynamo_traits import TemplateTraits, probe
+from tokenext.json_numbers import as_serde_reads, read_numbers
 from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
 from tokenext.profiles import InexactReason, Prompt, prompt_of, text_of
 
@@ -102,7 +103,7 @@ class DynamoProfile:
         variables: _Object = {
             **arguments,
             **self._tokens,
-            "tools": _with_floats(tools) if request.wide_numbers else tools,
+            "tools": as_serde_reads(tools) if request.odd_numbers else tools,
             "add_generation_prompt": request.add_generation_prompt,
         }
         reasons = self._inexact(request, template, traits)
@@ -193,7 +194,7 @@ def _tool_call(call: _Object, traits: TemplateTraits) -> _Object:
     parsed: JsonValue = arguments
     if arguments.strip():
         try:
-            parsed = orjson.loads(arguments)
+            parsed = as_serde_reads(read_numbers(arguments.encode())[0])
         except orjson.JSONDecodeError:
             parsed = None
         if not isinstance(parsed, dict):
@@ -230,19 +231,9 @@ def _request_arguments(request: ChatRequest) -> _Object:
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)
     else:
         arguments = dict(request.template_args)
-    if not request.wide_numbers:
+    if not request.odd_numbers:
         return arguments
-    return {name: _with_floats(value) for name, value in arguments.items()}
-
-
-def _with_floats(value: JsonValue) -> JsonValue:
-    """Integers beyond 64 bits as serde reads them: as floats."""
-    if isinstance(value, dict):
-        return {key: _with_floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_floats(item) for item in value]
-    wide = isinstance(value, int) and not -(2**63) <= value < 2**64
-    return float(value) if wide else value  # type: ignore[arg-type]  # an integer where it is wide
+    return {name: as_serde_reads(value) for name, value in arguments.items()}
 
 
 _THINKING_MODES: Final = {"enabled": True, "disabled": False}

@@ -67,7 +67,7 @@ class ChatRequest:
 
     Each message has a known role; content that is a string, missing, null, or a list of text parts; and tool
     calls, where present, with an id, a name and arguments as a string. `template_args` is what Dynamo takes
-    for another name of `template_kwargs`; None where absent. `wide_numbers`: some integer is beyond 64 bits.
+    for another name of `template_kwargs`; None where absent. `odd_numbers`: see json_numbers.py.
     `cache_salt` keeps what is remembered of the prompt to requests of the same salt, as vLLM does.
     """
 
@@ -84,7 +84,7 @@ class ChatRequest:
     continue_final_message: bool
     add_special_tokens: bool
     truncation: Truncation | None
-    wide_numbers: bool
+    odd_numbers: bool
     cache_salt: str = ""
 
 
@@ -139,7 +139,7 @@ def _chat(model: str, fields: RequestFields) -> ChatRequest:
         continue_final_message=fields.typed("continue_final_message", bool, False),
         add_special_tokens=fields.typed("add_special_tokens", bool, False),
         truncation=_truncation(fields),
-        wide_numbers=fields.wide_numbers,
+        odd_numbers=fields.odd_numbers,
         cache_salt=fields.typed("cache_salt", str, ""),
     )
 

@@ -1,7 +1,5 @@
 """Top-level fields of a request body, decoded one by one, only those that are asked for."""
 
-import json
-import re
 from typing import Final, TypeVar
 
 import msgspec
@@ -9,14 +7,12 @@ import orjson
 
 from extproc.verdict import JsonValue
 from tokenext.declined import Declined, SkipReason
+from tokenext.json_numbers import read_numbers
 from tokenext.json_object import JsonObject
 
 __all__ = ["RequestFields", "require"]
 
 T = TypeVar("T")
-
-# The shortest run of digits that may be an integer beyond 64 bits.
-_WIDE_NUMBER: Final = re.compile(rb"\d{19}")
 
 
 def require(holds: bool) -> None:
@@ -28,13 +24,12 @@ def require(holds: bool) -> None:
 class RequestFields:
     """The fields of a body that are not null: null means absent, as both engines read it where they allow it.
 
-    `wide_numbers` becomes true when a decoded value has an integer beyond 64 bits, which engines read in
-    different ways: Python keeps it, serde (Dynamo) makes it a float.
+    `odd_numbers` becomes true when a decoded value has integers that engines read in two ways (json_numbers.py).
     """
 
     def __init__(self, body: JsonObject) -> None:
         self._fields: Final = {name: value for name, value in body.fields.items() if not _is_null(value)}
-        self.wide_numbers = False
+        self.odd_numbers = False
 
     @property
     def names(self) -> frozenset[str]:
@@ -48,18 +43,17 @@ class RequestFields:
         raw = self._fields.get(name)
         if raw is None:
             return None
-        text = memoryview(raw)
         try:
-            decoded: JsonValue = orjson.loads(text)
+            if not numbers:
+                decoded: JsonValue = orjson.loads(memoryview(raw))
+                return decoded
+            decoded, odd = read_numbers(memoryview(raw))
         except (
             orjson.JSONDecodeError
         ):  # lone surrogates, invalid UTF-8, numbers beyond a float's, deep nesting
             raise Declined(SkipReason.INVALID_JSON) from None
-        if not numbers or _WIDE_NUMBER.search(text) is None:
-            return decoded
-        exact: JsonValue = json.loads(bytes(text))
-        self.wide_numbers = self.wide_numbers or _has_wide(exact)
-        return exact
+        self.odd_numbers = self.odd_numbers or odd
+        return decoded
 
     def typed(self, name: str, expected: type, default: T, *, numbers: bool = True) -> T:
         """The value, which must be exactly of this type. Raises Declined."""
@@ -73,11 +67,3 @@ class RequestFields:
 def _is_null(raw: msgspec.Raw) -> bool:
     value = memoryview(raw)
     return len(value) == len(b"null") and bytes(value) == b"null"
-
-
-def _has_wide(value: JsonValue) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_wide, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_wide, value))
-    return isinstance(value, int) and not -(2**63) <= value < 2**64
