@@ -1,0 +1,1 @@
+"""What routing by prefix is worth: one workload, four strategies, Dynamo's mocker workers."""
