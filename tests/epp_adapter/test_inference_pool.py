@@ -6,7 +6,9 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from aiohttp import web
 
+from epp_adapter.discovery import kubernetes
 from epp_adapter.discovery.inference_pool import PoolDiscovery
 from epp_adapter.discovery.kubernetes import ClusterConfigError, connected
 from epp_adapter.discovery.pool_state import PoolState, Resource
@@ -273,3 +275,69 @@ class TestWatcher:
             await asyncio.sleep(0.5)
         assert 2 <= len(api.lists) <= 8
         assert set(events) == {WatchEvent.FAILED}
+
+
+class TestOddAnswers:
+    """An API server, or something in its place, that answers nonsense."""
+
+    @asynccontextmanager
+    async def answering(self, *, body=b"", pieces=()):
+        async def answer(request):
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for piece in pieces or (body,):
+                await response.write(piece)
+            return response
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            async with connected(api_server=f"http://127.0.0.1:{runner.addresses[0][1]}") as api:
+                yield api
+        finally:
+            await runner.cleanup()
+
+    @pytest.mark.parametrize(
+        ("body", "problem"),
+        [
+            (b"<html>", "no JSON"),
+            (b"[]", "no list of objects"),
+            (b"{}", "no list of objects"),
+            (b'{"metadata": {}, "items": {}}', "no list of objects"),
+            (b'{"metadata": {"continue": "again"}, "items": []}', "more than"),
+        ],
+    )
+    async def test_what_is_no_list_is_an_error(self, body, problem, monkeypatch):
+        monkeypatch.setattr(kubernetes, "_MAX_PAGES", 3)
+        async with self.answering(body=body) as api:
+            with pytest.raises(ApiError, match=problem):
+                await api.list(PODS, {})
+
+    @pytest.mark.parametrize(
+        ("pieces", "problem"),
+        [
+            ((b"<html>\n",), "no JSON"),
+            ((b"[]\n",), "no object"),
+            ((b'{"type": "', b"x" * 200_000), "too large"),
+        ],
+    )
+    async def test_what_is_no_event_is_an_error(self, pieces, problem, monkeypatch):
+        monkeypatch.setattr(kubernetes, "_MAX_EVENT_BYTES", 100_000)
+        async with self.answering(pieces=pieces) as api:
+            with pytest.raises(ApiError, match=problem):
+                async for _ in api.watch(PODS, {}):
+                    pass
+
+    async def test_what_follows_the_last_line_is_no_event(self):
+        async with self.answering(pieces=(b'{"type": "ADDED"}\n{"ty',)) as api:
+            assert [event async for event in api.watch(PODS, {})] == [{"type": "ADDED"}]
+
+
+def test_outside_of_a_pod_the_namespace_is_default(tmp_path, monkeypatch):
+    monkeypatch.setattr(kubernetes, "_NAMESPACE_FILE", str(tmp_path / "namespace"))
+    assert kubernetes.own_namespace() == "default"
+    (tmp_path / "namespace").write_text("team-a\n")
+    assert kubernetes.own_namespace() == "team-a"
