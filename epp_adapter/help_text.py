@@ -49,8 +49,23 @@ more settings:
   objectives: {NAME: PRIORITY}; model_rewrites: [{models: [A], targets: [{model: B, weight: 1}]}]
                           where no pool says them; a negative priority may be dropped. Rewriting needs bodies:
                           request_body_mode BUFFERED or FULL_DUPLEX_STREAMED, response_body_mode not NONE
+  tokenization: {trust_body_ids: false, address: unix:/run/tokenext.sock, deadline_ms: 200}
+                          for requests without a record: ids in the body are tokenext's own; call it at
+                          `address`. Both need request_body_mode BUFFERED or FULL_DUPLEX_STREAMED
+  models: {NAME: {strategy: internal, tokenizer_digest: "sha256:...", lora: false}}
+                          a model's own strategy; a record with another digest is not used; it is an adapter
   require_model: false    true: a body that names no model is 400, as in the reference picker
   conformance: false      true: clients may choose their endpoint, as the conformance suite does
+
+kind: dynamo, docs/routing.md:
+  router: {NAME: VALUE}   KvRouterConfig by Dynamo's own names, e.g. {router_replica_sync: true}
+  prefill_endpoint: NS.COMPONENT.ENDPOINT
+                          a disaggregated graph: its workers compute prompts, those of `endpoint` generate
+  policy_classes: {CLASS: LOWEST_PRIORITY}; cache_namespace_header: x-tenant-id
+
+kind: dynamo-selection is Dynamo's router over plain vLLM workers:
+  block_size: 16; kv_events: {port: 5557, port_label: LABEL, replay_offset: 1}; data_parallel_size: 1
+  replica_sync_port: 7000; replica_sync_peers: ["tcp://HOST:7000"]; overrides: {router_temperature: 0.0}
 
 kind: internal schedules by an EndpointPickerConfig, docs/endpoint-picker-config.md:
   config: FILE            relative to the settings file; without it, the reference's default
