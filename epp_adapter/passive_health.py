@@ -104,7 +104,8 @@ def read_feedback(
     """
     chosen = destination.endpoints
     bad = status in _NOT_SERVED
-    address = _address(served)
+    # Nearly always it is the first, spelled as we spell it; to parse it costs more than all the rest.
+    address = chosen[0].address if served == chosen[0].address else _address(served)
     if address is None:
         outcome, position = Served.UNREPORTED if served is None else Served.UNKNOWN, 0
     else:
