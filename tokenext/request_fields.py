@@ -24,7 +24,8 @@ def require(holds: bool) -> None:
 class RequestFields:
     """The fields of a body that are not null: null means absent, as both engines read it where they allow it.
 
-    `odd_numbers` becomes true when a decoded value has integers that engines read in two ways (json_numbers.py).
+    `odd_numbers` becomes true when a decoded value has integers that engines read in two ways
+    (json_numbers.py).
     """
 
     def __init__(self, body: JsonObject) -> None:

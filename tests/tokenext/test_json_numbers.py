@@ -24,8 +24,10 @@ def test_odd_integers_are_integers_to_python_and_floats_to_serde(text, python, s
 
 @pytest.mark.parametrize(
     "text",
-    ["18446744073709551615", "-9223372036854775808", "-0.0", "-0e1", "-10", "0", "1e400x"[:3]]
-    + ['"-0 and 18446744073709551616"', "1.0000000000000000001", "true", '{"-0": 5}'],
+    [
+        *("18446744073709551615", "-9223372036854775808", "-0.0", "-0e1", "-10", "0", "1e4", "true"),
+        *('"-0 and 18446744073709551616"', "1.0000000000000000001", '{"-0": 5}'),
+    ],
 )
 def test_other_values_are_the_same_to_both(text):
     value, odd = read_numbers(text.encode())
