@@ -7,7 +7,7 @@ plain texts that ends with the user. Everything else is good to route by.
 """
 
 from dataclasses import replace
-from typing import Final
+from typing import ClassVar, Final
 
 from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
 from tokenext.profiles import InexactReason, Prompt
@@ -26,11 +26,12 @@ _PLAIN_ROLES: Final = (Role.SYSTEM, Role.USER, Role.ASSISTANT)
 class SglangProfile(TransformersProfile):
     name: Final = "sglang"  # type: ignore[misc]  # another engine, with the same ground
 
+    chat_fields: ClassVar[frozenset[str]] = _CHAT_FIELDS
+
     def chat(self, request: ChatRequest) -> Prompt:
         prompt = super().chat(request)
         plain = (
-            request.fields <= _CHAT_FIELDS
-            and all(map(_is_plain, request.messages))
+            all(map(_is_plain, request.messages))
             and request.messages[-1]["role"] == Role.USER
             and not self._has_own_arguments()
         )

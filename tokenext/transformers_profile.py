@@ -5,7 +5,7 @@ every field that they have, in the client's order; content and arguments stay as
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 from extproc.verdict import JsonValue
 from tokenext.chat_template import ChatTemplate, ChatTemplates
@@ -28,6 +28,7 @@ class TransformersProfile:
     """Also the ground that profiles of engines which call apply_chat_template stand on."""
 
     name: Final = "transformers"
+    chat_fields: ClassVar[frozenset[str]] = _CHAT_FIELDS
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class TransformersProfile:
             yield InexactReason.DEDICATED_RENDERER
         if "chat_template" in request.fields:
             yield InexactReason.REQUEST_TEMPLATE
-        if not request.fields <= _CHAT_FIELDS:
+        if not request.fields <= self.chat_fields:
             yield InexactReason.UNKNOWN_FIELD
         if template.shows_date:
             yield InexactReason.TEMPLATE_CLOCK
