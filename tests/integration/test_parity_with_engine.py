@@ -68,7 +68,7 @@ def write(config: Path, *, verify: dict | None = None, **fields: object) -> Path
 
 
 async def line(process: Process, event: str) -> dict:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(START_SECONDS):
         return await asyncio.to_thread(process.line, event)
 
 
