@@ -57,8 +57,9 @@ _MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     Role.TOOL: ("role", "content", "tool_call_id"),
     Role.FUNCTION: ("role", "content", "name"),
 }
+_PLAIN: Final = ("role", "content")  # nearly all messages have just these, and nothing is to be done to them
 # Kept by Dynamo in ways that were not measured.
-_OPEN_MESSAGE_FIELDS: Final = ("function_call", "audio", "tools")
+_OPEN_FIELDS: Final = frozenset({"function_call", "audio", "tools"})
 
 
 class DynamoProfile:
@@ -137,7 +138,9 @@ class DynamoProfile:
         if traits.wants_parts or (has_parts and template.content_format is ContentFormat.PARTS):
             yield InexactReason.CONTENT_FORMAT
         if any(
-            message.get(name) is not None for message in request.messages for name in _OPEN_MESSAGE_FIELDS
+            message[name] is not None
+            for message in request.messages
+            for name in _OPEN_FIELDS & message.keys()
         ):
             yield InexactReason.MESSAGE_FIELD
         # For other templates Dynamo writes reasoning into the content as a <think> block.
@@ -169,6 +172,8 @@ def _reasoning(message: Message) -> JsonValue:
 
 def _message(message: Message, traits: TemplateTraits) -> _Object:
     role = str(message["role"])
+    if len(message) == len(_PLAIN) and isinstance(message.get("content"), str):
+        return {name: message[name] for name in _PLAIN}
     values = dict(message)
     if (reasoning := values.pop("reasoning", None)) is not None:
         # One field by two names: both are a duplicate, hence 400.

@@ -11,8 +11,9 @@ What is left is the time between two steps: as long as one loop body, over value
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -53,7 +54,7 @@ class RenderBounds:
     clock: Clock = UNBOUNDED_CLOCK
 
 
-_STEPS_BETWEEN_LOOKS: Final = 15  # a power of two less one
+_STEPS_BETWEEN_LOOKS: Final = 16  # a power of two
 _MAX_BITS: Final = 20_000  # of integers; ten times what Python is willing to print
 MAX_ITEMS: Final = 1_000_000  # of lists made from text: each item is an object
 
@@ -74,10 +75,13 @@ class Budget:
     def step(self) -> None:
         """Take a step. Raises RenderLimitError, RenderTimeError."""
         left = self._left = self._left - 1
-        if not left & _STEPS_BETWEEN_LOOKS:
-            if left < 0:
-                raise RenderLimitError("too many steps")
-            self.look()
+        if not left % _STEPS_BETWEEN_LOOKS:
+            self._look(left)
+
+    def _look(self, left: int) -> None:
+        if left < 0:
+            raise RenderLimitError("too many steps")
+        self.look()
 
     def look(self) -> None:
         """Look at the clock. Raises RenderTimeError."""
@@ -86,9 +90,21 @@ class Budget:
 
     def each(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, a step for each. Every value in a `for` loop comes this way."""
-        step = self.step
+        if type(items) is list or type(items) is tuple:
+            return chain.from_iterable(self._batches(items))
+        return self._each(items)
+
+    def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        """A list cannot change under a template, so that some of its items may be paid for at once."""
+        for start in range(0, len(items), _STEPS_BETWEEN_LOOKS):
+            batch = items[start : start + _STEPS_BETWEEN_LOOKS]
+            self._left -= len(batch)
+            self._look(self._left)
+            yield batch
+
+    def _each(self, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
-            step()
+            self.step()
             yield item
 
     def admit(self, size: int) -> None:
@@ -122,9 +138,15 @@ class Budget:
 
     def add(self, *terms: Any) -> Any:
         """`a + b + c`."""
-        if {*map(type, terms)} == {str}:
-            self.admit(sum(map(len, terms)))
-            return "".join(terms)
+        size = 0
+        for term in terms:
+            if type(term) is not str:
+                return self._add(terms)
+            size += len(term)
+        self.admit(size)
+        return "".join(terms)
+
+    def _add(self, terms: tuple[Any, ...]) -> Any:
         total = terms[0]
         for term in terms[1:]:
             if isinstance(total, str) and isinstance(term, str):

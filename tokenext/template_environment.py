@@ -13,10 +13,11 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.utils import Namespace
 
 from tokenext.template_bounds import RenderBounds
+from tokenext.template_code import ShortCuts
 from tokenext.template_filters import to_json
+from tokenext.template_namespace import TemplateNamespace
 from tokenext.template_sandbox import BoundedEnvironment
 
 __all__ = ["Now", "template_environment"]
@@ -36,11 +37,12 @@ def template_environment(*, now: Now, bounds: RenderBounds | None) -> jinja2.Env
         if bounds is None
         else BoundedEnvironment(max_chars=bounds.max_chars, **options)
     )
+    environment.code_generator_class = ShortCuts
     if bounds is None:
         environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda layout: now().strftime(layout)
-    environment.globals["namespace"] = _Namespace
+    environment.globals["namespace"] = TemplateNamespace
     environment.globals["dict"] = _dict
     environment.globals.pop("lipsum", None)  # random text
     return environment
@@ -58,28 +60,6 @@ class _GenerationTag(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
-
-
-class _Namespace(Namespace):
-    """Takes no private names, as in transformers, and is not printed: it may hold itself many times over."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:  # `self` may be a name in it
-        self, *rest = args
-        for name in dict(*rest, **kwargs):
-            _check_name(name)
-        Namespace.__init__(self, *rest, **kwargs)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        raise jinja2.TemplateError("a namespace has no text")
-
-
-def _check_name(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.TemplateError("a namespace takes no private names")
 
 
 def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:

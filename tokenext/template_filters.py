@@ -105,7 +105,7 @@ def _each(context: Context, items: Iterable[Any]) -> Iterator[Any]:
 
 @pass_context
 def _add(context: Context, *terms: Any) -> Any:
-    return budget_of(context).add(*terms)
+    return context.parent[BUDGET].add(*terms)
 
 
 @pass_context

@@ -18,16 +18,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from tokenext.template_bounds import MAX_ITEMS, Budget, RenderLimitError, formatted_size
+from tokenext.template_code import DICT_NAMES, LOOP_NAMES
 from tokenext.template_filters import ADD, BUDGET, BUILT, CONCATENATE, EACH, bounded_filters, budget_of
+from tokenext.template_namespace import TemplateNamespace
 
 __all__ = ["BoundedEnvironment"]
 
-# Every name that a dict answers to by itself: for these jinja2's own rules decide.
-_DICT_NAMES: Final = frozenset(dir(dict))
 _TEXT_METHODS: Final = frozenset(
     name for name in dir(str) if not name.startswith("_") and name not in {"format", "format_map"}
 )
-_LOOP_NAMES: Final = frozenset(name for name in dir(LoopContext) if not name.startswith("_"))
+_ABSENT: Final = object()
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -51,15 +51,21 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         kind = type(obj)
         if kind is dict:
-            if attribute not in _DICT_NAMES:
+            if attribute not in DICT_NAMES:
                 try:
                     return obj[attribute]
                 except KeyError:
                     return self.undefined(obj=obj, name=attribute)
         elif (kind is str and attribute in _TEXT_METHODS) or (
-            kind is LoopContext and attribute in _LOOP_NAMES
+            kind is LoopContext and attribute in LOOP_NAMES
         ):
             return getattr(obj, attribute)
+        elif kind is TemplateNamespace and not attribute.startswith("_"):
+            value = getattr(obj, attribute, _ABSENT)
+            if value is _ABSENT:
+                return self.undefined(obj=obj, name=attribute)
+            if type(value) is not BuiltinMethodType:
+                return value
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
