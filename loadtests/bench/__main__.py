@@ -7,16 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtests.bench import chains, engines, plot
+from loadtests.bench import chains, engines, plot, stages
 from loadtests.bench.prose import prose
 from loadtests.bench.results import Results
 from loadtests.stack.model_source import DEFAULT_MODEL, Model
 from tokenext.catalog import Model as TokenextModel
+from tokenext.handoff import Handoff
 from tokenext.loading import load_catalog
 from tokenext.prefix_tree import PrefixTree
 from tokenext.settings import ModelSettings, Settings
 
-SECTIONS = ("engines", "chain", "dynamo", "scaling", "memory")
+SECTIONS = ("engines", "stages", "chain", "dynamo", "scaling", "memory")
 FOLDER = Path("loadtests/results")
 
 
@@ -41,6 +42,9 @@ def main() -> int:
             chars_per_token=chars_per_token,
             progress=progress,
         )
+    if "stages" in options.only:
+        setups = {"sandboxed": loaded, "trusted": _load(model, trusted_template=True)}
+        stages.measure_stages(results, setups, chars_per_token=chars_per_token, progress=progress)
     for name, measure in (
         ("chain", chains.measure_chain),
         ("dynamo", chains.measure_against_dynamo),
@@ -92,10 +96,14 @@ def _model(name: str, console: Console) -> Model:
         sys.exit(2)
 
 
-def _load(model: Model) -> TokenextModel:
-    settings = Settings(
-        listen="127.0.0.1:1", models=(ModelSettings(name=model.name, source=str(model.folder)),)
+def _load(model: Model, *, trusted_template: bool = False) -> TokenextModel:
+    entry = ModelSettings(
+        name=model.name,
+        source=str(model.folder),
+        handoff=Handoff.DYNAMO,
+        trusted_template=trusted_template,
     )
+    settings = Settings(listen="127.0.0.1:1", models=(entry,))
     tree = PrefixTree(settings.prefix_cache.budget_bytes)
     catalog = load_catalog(settings, source="bench", now=lambda: datetime.now(UTC), prefix_tree=tree)
     found = catalog.find(model.name)

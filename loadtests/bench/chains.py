@@ -11,6 +11,7 @@ from loadtests.bench.http import Connection, Timed
 from loadtests.bench.processes_cost import cpu_seconds, resident_megabytes
 from loadtests.bench.prose import Conversation, chat_body, prose
 from loadtests.bench.results import Ratio, Results
+from loadtests.bench.workload import KINDS, Ask, workload
 from loadtests.stack.chain import Chain, ChainOptions, Part, Upstream
 from loadtests.stack.model_source import Model
 
@@ -43,35 +44,18 @@ class Series:
         }
 
 
-def bodies(
-    model: str, kind: str, tokens: int, count: int, *, chars_per_token: float, **fields: object
-) -> list[bytes]:
-    """`unique`: first-seen prompts; `multi-turn`: one conversation that grows by a turn per request."""
-    chars = round(tokens * chars_per_token)
-    if kind == "unique":
-        messages = [
-            [{"role": "user", "content": prose(tokens * 31 + number, chars)}] for number in range(count)
-        ]
-    else:
-        talk = Conversation(tokens, chars)
-        messages = [talk.turn(number) for number in range(count)]
-    return [json.dumps(chat_body(model, each, **fields)).encode() for each in messages]
-
-
-def interleaved(
-    chains: Mapping[str, Chain], target: str, workload: Sequence[bytes], *, warm: int = 2
-) -> dict[str, Series]:
+def interleaved(chains: Mapping[str, Chain], target: str, asks: Sequence[Ask]) -> dict[str, Series]:
     """Send each body to every chain in turn. Raises RuntimeError for an answer that is not 200."""
     series = {name: Series() for name in chains}
     with ExitStack() as stack:
         connections = {name: stack.enter_context(Connection(chain.url)) for name, chain in chains.items()}
-        for number, body in enumerate(workload):
+        for ask in asks:
             for name, connection in connections.items():
                 before = _cpu(chains[name])
-                answer = connection.post(target, body)
+                answer = connection.post(target, ask.body)
                 if answer.status != 200:
                     raise RuntimeError(f"{name}: status {answer.status}: {answer.body[:300]!r}")
-                if number >= warm:
+                if ask.counts:
                     _book(series[name], answer, before, _cpu(chains[name]))
     return series
 
@@ -105,12 +89,12 @@ def measure_chain(
             name: stack.enter_context(Chain(options, logs=logs / f"chain-{name}"))
             for name, options in variants.items()
         }
-        for kind in ("unique", "multi-turn"):
+        for kind in KINDS:
             for size, tokens in SIZES.items():
                 progress(f"chain: {kind}, {size} tokens")
                 count = _count(results, size)
-                workload = bodies(model.name, kind, tokens, count, chars_per_token=chars_per_token)
-                series = interleaved(chains, BRIEF, workload)
+                asks = workload(model.name, kind, tokens, count, chars_per_token=chars_per_token)
+                series = interleaved(chains, BRIEF, asks)
                 table[f"{kind} {size}"] = {name: each.figures() for name, each in series.items()}
                 if kind == "multi-turn":
                     _chain_ratios(results, size, series)
@@ -161,11 +145,11 @@ def measure_against_dynamo(
             name: stack.enter_context(Chain(options, logs=logs / f"ttft-{number}"))
             for number, (name, options) in enumerate(variants.items())
         }
-        for kind in ("unique", "multi-turn"):
+        for kind in KINDS:
             progress(f"against Dynamo's frontend: {kind}, 29k tokens")
             count = 10 if results.quick else 30
-            workload = bodies(model.name, kind, tokens, count, chars_per_token=chars_per_token, stream=True)
-            series = interleaved(chains, PATH, workload)
+            asks = workload(model.name, kind, tokens, count, chars_per_token=chars_per_token, stream=True)
+            series = interleaved(chains, PATH, asks)
             table[f"{kind} 29k"] = {name: each.figures() for name, each in series.items()}
             if kind == "unique":
                 ours = median(series["ours"].firsts)
@@ -185,7 +169,7 @@ def measure_scaling(
     """CPU per request and share of requests with one and with two tokenext processes."""
     progress("scaling: one and two tokenext processes")
     count = 100 if results.quick else 400
-    workload = bodies(model.name, "unique", 8_000, count, chars_per_token=chars_per_token)
+    asks = workload(model.name, "unique", 8_000, count, chars_per_token=chars_per_token)
     figures: dict[int, dict[str, object]] = {}
     costs: dict[int, float] = {}
     share = 0.5
@@ -206,11 +190,11 @@ def measure_scaling(
             pids = {
                 name: process.pid for name, process in chain.processes.items() if name.startswith("tokenext")
             }
-            _concurrently(chain, workload[:20], connections=8)
+            _concurrently(chain, [ask.body for ask in asks[:20]], connections=8)
             before = {name: cpu_seconds([pid]) for name, pid in pids.items()}
-            _concurrently(chain, workload, connections=8)
+            _concurrently(chain, [ask.body for ask in asks], connections=8)
             spent = {name: cpu_seconds([pid]) - before[name] for name, pid in pids.items()}
-            costs[number] = sum(spent.values()) / count
+            costs[number] = sum(spent.values()) / len(asks)
             share = max(spent.values()) / sum(spent.values())
             figures[number] = {
                 "cpu_ms_per_request": round(costs[number] * 1e3, 3),
@@ -223,7 +207,7 @@ def measure_scaling(
     results.ratios["scaling: share of the busier of two processes"] = Ratio(share, 0.55, 0.5, "lower")
 
 
-def _concurrently(chain: Chain, workload: Sequence[bytes], *, connections: int) -> None:
+def _concurrently(chain: Chain, bodies: Sequence[bytes], *, connections: int) -> None:
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     def run(part: Sequence[bytes]) -> None:
@@ -234,7 +218,7 @@ def _concurrently(chain: Chain, workload: Sequence[bytes], *, connections: int) 
                     raise RuntimeError(f"status {answer.status}")
 
     with ThreadPoolExecutor(connections) as threads:
-        for future in [threads.submit(run, workload[start::connections]) for start in range(connections)]:
+        for future in [threads.submit(run, bodies[start::connections]) for start in range(connections)]:
             future.result()
 
 
@@ -251,7 +235,7 @@ def measure_memory(
         pid = chain.processes["tokenext-0"].pid
         for step in range(20):
             progress(f"memory: {step * batch} of {total} requests")
-            workload: list[bytes] = []
+            batch_of: list[bytes] = []
             for kind, tokens, weight in mix:
                 count = batch * weight // 20
                 if kind == "unique":
@@ -263,8 +247,8 @@ def measure_memory(
                     messages = [talk.turn(number % 20) for number in range(min(count, 20))] * (
                         count // 20 + 1
                     )
-                workload += [json.dumps(chat_body(model.name, each)).encode() for each in messages[:count]]
-            _concurrently(chain, workload, connections=4)
+                batch_of += [json.dumps(chat_body(model.name, each)).encode() for each in messages[:count]]
+            _concurrently(chain, batch_of, connections=4)
             points.append(((step + 1) * batch, round(resident_megabytes(pid), 1)))
     half = points[len(points) // 2 :]
     results.measurements["memory_mb"] = points

@@ -18,6 +18,7 @@ def draw(measurements: dict[str, Any], path: Path) -> None:
         (key, panel)
         for key, panel in (
             ("tokenize_us", _engines),
+            ("stages_us", _stages),
             ("chain", _chain),
             ("against_dynamo", _dynamo),
             ("memory_mb", _memory),
@@ -41,6 +42,18 @@ def _engines(axis: Axes, table: dict[str, dict[str, float]]) -> None:
     axis.set(yscale="log", ylabel="microseconds", title="Tokenizing one prompt (median)")
     axis.tick_params(axis="x", rotation=45)
     axis.grid(visible=True, which="both", alpha=0.3)
+    axis.legend()
+
+
+def _stages(axis: Axes, table: dict[str, dict[str, dict[str, float]]]) -> None:
+    labels = [label for label in table if label.startswith("multi-turn")]
+    stages = list(next(iter(table.values()))["sandboxed"])
+    left = [0.0] * len(labels)
+    for stage in stages:
+        widths = [table[label]["sandboxed"][stage] for label in labels]
+        axis.barh(labels, widths, left=left, label=stage)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.set(xlabel="microseconds", title="Stages of one request in tokenext (median)")
     axis.legend()
 
 

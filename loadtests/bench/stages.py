@@ -1,0 +1,54 @@
+"""Where tokenext's own time goes, stage by stage, on the way of a request through one process."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+from loadtests.bench.results import Results
+from loadtests.bench.workload import KINDS, workload
+from tokenext.catalog import Model
+from tokenext.observer import Stage
+from tokenext.openai import Api, parse, read_body
+from tokenext.tokenization import Stopwatch, tokenize
+
+__all__ = ["measure_stages"]
+
+SIZES = {"1k": 1_000, "8k": 8_000, "32k": 32_000, "128k": 128_000}
+
+
+def measure_stages(
+    results: Results,
+    models: Mapping[str, Model],
+    *,
+    chars_per_token: float,
+    progress: Callable[[str], None],
+) -> None:
+    """Median microseconds of each stage. `models`: one model by how it is set up, each asked in turn."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in KINDS:
+        for size, tokens in SIZES.items():
+            progress(f"stages: {kind}, {size} tokens")
+            count = 10 if results.quick else 30
+            taken: dict[str, list[dict[Stage, float]]] = {name: [] for name in models}
+            for ask in workload("bench", kind, tokens, count, chars_per_token=chars_per_token):
+                for name, model in models.items():
+                    seconds = _stages(model, ask.body)
+                    if ask.counts:
+                        taken[name].append(seconds)
+            table[f"{kind} {size}"] = {name: _medians(samples) for name, samples in taken.items()}
+    results.measurements["stages_us"] = table
+
+
+def _stages(model: Model, text: bytes) -> dict[Stage, float]:
+    watch = Stopwatch(time.perf_counter)
+    body = read_body(text)
+    request = parse(Api.CHAT, body)
+    watch.lap(Stage.PARSE)
+    tokenize(model, request, body, body_replaceable=True, watch=watch)
+    taken = watch.taken()
+    del taken[Stage.QUEUE]  # nobody waits here
+    return taken
+
+
+def _medians(samples: list[dict[Stage, float]]) -> dict[str, float]:
+    return {stage.value: round(median(sample[stage] for sample in samples) * 1e6, 1) for stage in samples[0]}
