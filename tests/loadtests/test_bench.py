@@ -3,14 +3,15 @@
 import json
 import socket
 import threading
+from itertools import pairwise
 
 import pytest
 
-from loadtests.bench.chains import bodies
 from loadtests.bench.http import Connection
 from loadtests.bench.processes_cost import cpu_seconds, resident_megabytes
 from loadtests.bench.prose import Conversation, prose
 from loadtests.bench.results import Ratio, Results
+from loadtests.bench.workload import KINDS, workload
 
 
 def test_a_seed_gives_one_text_and_no_two_seeds_share_a_beginning():
@@ -28,13 +29,23 @@ def test_each_turn_of_a_conversation_begins_with_the_one_before():
     assert [again.turn(0), again.turn(1)] == [first, second]
 
 
-@pytest.mark.parametrize("kind", ["unique", "multi-turn"])
-def test_a_workload_has_about_the_length_that_was_asked_for(kind):
-    workload = bodies("m", kind, 2_000, 4, chars_per_token=4.0)
-    assert len(set(workload)) == 4
-    for body in workload:
-        text = "".join(message["content"] for message in json.loads(body)["messages"])
-        assert 0.7 * 8_000 < len(text) < 1.8 * 8_000
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_workload_has_the_length_that_was_asked_for_all_the_way(kind):
+    asks = workload("m", kind, 8_000, 12, chars_per_token=4.0)
+    assert sum(ask.counts for ask in asks) == 12
+    assert len({ask.body for ask in asks}) == len(asks)
+    for ask in asks:
+        text = "".join(message["content"] for message in json.loads(ask.body)["messages"])
+        assert 0.9 * 32_000 < len(text) < 1.25 * 32_000
+
+
+def test_every_turn_that_counts_goes_on_from_the_one_asked_before():
+    asks = workload("m", "multi-turn", 2_000, 12, chars_per_token=4.0)
+    assert [ask.counts for ask in asks[:8]] == [False, False, True, True, True, True, True, False]
+    for before, ask in pairwise(asks):
+        if ask.counts:
+            messages = json.loads(ask.body)["messages"]
+            assert messages[:-2] == json.loads(before.body)["messages"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -194,16 +196,26 @@ async def test_a_chain_can_be_used_from_a_running_event_loop(tmp_path):
     assert report["length"] == 3
 
 
-def up(logs: Path, *arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def up(logs: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command as a person's shell starts it; whatever the test finds, it has ended afterwards."""
     command = [sys.executable, "-m", "loadtests.stack", *arguments, "--logs", str(logs)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
         start_new_session=True,
+        # What a shell starts in the background ignores it, and so would all that such a process starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # one thread
     )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
 
 
 def test_a_missing_model_is_one_line_and_exit_code_2(tmp_path):
