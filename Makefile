@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-unit test-integration \
-	bench parity e2e-vllm clean
+	bench parity e2e-vllm chart clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ help:  ## say what can be made
 # ai-dynamo pins a placeholder package, so it is installed without its dependencies (docs/adr/0003).
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dynamo,kubernetes,stack,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dynamo,kubernetes,stack,chart,dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps ai-dynamo
 	@touch $@
 
@@ -80,6 +80,9 @@ parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokeni
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
 	@$(BIN)/python -m tests.e2e_vllm
+
+chart: $(READY)  ## lint the Helm chart, render it in every combination, and check what it renders
+	@$(BIN)/python -m tests.chart
 
 clean:
 	rm -rf $(VENV) .stack .cache .pytest_cache .mypy_cache .ruff_cache

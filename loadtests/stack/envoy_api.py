@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host import v3 as override_host
     from envoy_data_plane.envoy.extensions.load_balancing_policies.round_robin import v3 as round_robin
     from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
+    from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tls_api
     from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream_http
     from envoy_data_plane.envoy.type import v3 as type_api
     from envoy_data_plane.envoy.type.metadata import v3 as metadata_api
@@ -46,6 +47,7 @@ __all__ = [
     "round_robin",
     "route_api",
     "router",
+    "tls_api",
     "type_api",
     "upstream_http",
 ]

@@ -21,11 +21,14 @@ __all__ = [
     "POOL",
     "Address",
     "DiscoveredPool",
+    "DnsPool",
+    "Pool",
     "StaticPool",
     "TcpAddress",
     "UnixAddress",
     "address",
     "grpc_cluster",
+    "local_cluster",
     "pool_cluster",
 ]
 
@@ -67,11 +70,25 @@ class StaticPool:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsPool:
+    """A name whose addresses are the endpoints, as a headless Service has; one per port that serves.
+
+    It behaves as a StaticPool does, with what DNS knows: an endpoint that Envoy has not resolved yet is not
+    usable, and the request goes round robin.
+    """
+
+    names: tuple[TcpAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DiscoveredPool:
     """Endpoints that only the EPP knows (pods): Envoy connects to the address in the destination metadata.
 
     The header is not read, since a client could send it. Envoy reads one address: a list is not understood.
     """
+
+
+Pool = StaticPool | DnsPool | DiscoveredPool
 
 
 def address(value: Address) -> core.Address:
@@ -105,7 +122,17 @@ def grpc_cluster(name: str, endpoints: tuple[Address, ...]) -> cluster_api.Clust
     )
 
 
-def pool_cluster(pool: StaticPool | DiscoveredPool) -> cluster_api.Cluster:
+def local_cluster(name: str, at: TcpAddress) -> cluster_api.Cluster:
+    """One HTTP/1.1 server."""
+    return cluster_api.Cluster(
+        name=name,
+        type=cluster_api.ClusterDiscoveryType.STATIC,
+        connect_timeout=CONNECT_TIMEOUT,
+        load_assignment=_assignment(name, (at,)),
+    )
+
+
+def pool_cluster(pool: Pool) -> cluster_api.Cluster:
     if isinstance(pool, DiscoveredPool):
         return cluster_api.Cluster(
             name=POOL,
@@ -117,13 +144,15 @@ def pool_cluster(pool: StaticPool | DiscoveredPool) -> cluster_api.Cluster:
                 metadata_key=_lb_key(wellknown.DESTINATION_KEY)
             ),
         )
+    types = cluster_api.ClusterDiscoveryType
+    by_name = isinstance(pool, DnsPool)
     return cluster_api.Cluster(
         name=POOL,
-        type=cluster_api.ClusterDiscoveryType.STATIC,
+        type=types.STRICT_DNS if by_name else types.STATIC,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_limits(),
         load_balancing_policy=_policy("override_host", _destination_policy()),
-        load_assignment=_assignment(POOL, pool.endpoints),
+        load_assignment=_assignment(POOL, pool.names if by_name else pool.endpoints),
     )
 
 

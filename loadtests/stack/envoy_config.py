@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from extproc import wellknown
-from loadtests.stack import envoy_clusters, envoy_ext_proc
+from loadtests.stack import envoy_clusters, envoy_edge, envoy_ext_proc
 from loadtests.stack.envoy_api import (
     accesslog,
     bootstrap_api,
@@ -27,7 +27,16 @@ from loadtests.stack.envoy_api import (
     route_api,
     router,
 )
-from loadtests.stack.envoy_clusters import Address, DiscoveredPool, StaticPool, TcpAddress, UnixAddress
+from loadtests.stack.envoy_clusters import (
+    Address,
+    DiscoveredPool,
+    DnsPool,
+    Pool,
+    StaticPool,
+    TcpAddress,
+    UnixAddress,
+)
+from loadtests.stack.envoy_edge import ListenerTls
 from loadtests.stack.envoy_ext_proc import BodyMode, ExtProcFilter, epp_filter, tokenext_filter
 
 __all__ = [
@@ -35,8 +44,10 @@ __all__ = [
     "Address",
     "BodyMode",
     "DiscoveredPool",
+    "DnsPool",
     "EnvoyOptions",
     "ExtProcFilter",
+    "ListenerTls",
     "StaticPool",
     "TcpAddress",
     "UnixAddress",
@@ -84,13 +95,16 @@ class EnvoyOptions:
     """Everything the bootstrap depends on. Filters run in the order given; none is plain Envoy.
 
     `buffer_limit_bytes` bounds a body that a filter buffers (above it the client gets 413).
-    `stream_idle_seconds` bounds the silence of an exchange, so it must exceed the slowest prefill.
+    `stream_idle_seconds` bounds the silence of an exchange, so it must exceed the slowest prefill. `probes`
+    is where others may ask for /ready and metrics, if `admin` is not for them.
     """
 
     listen: TcpAddress
-    pool: StaticPool | DiscoveredPool
+    pool: Pool
     filters: tuple[ExtProcFilter, ...] = ()
+    tls: ListenerTls | None = None
     admin: TcpAddress | None = None
+    probes: TcpAddress | None = None
     access_log: AccessLog | None = None
     buffer_limit_bytes: int = 32 * MEBIBYTE
     stream_idle_seconds: float = 900.0
@@ -101,16 +115,28 @@ class EnvoyOptions:
         names = [each.name for each in self.filters]
         if len(names) != len(set(names)):
             raise ValueError(f"filter names must be unique: {', '.join(names)}")
+        if self.probes and not self.admin:
+            raise ValueError("probes are answered by the admin interface, so they need one")
 
 
 def bootstrap(options: EnvoyOptions) -> bootstrap_api.Bootstrap:
     return bootstrap_api.Bootstrap(
+        # Envoy wants a name where it reads secrets, even from a file.
+        node=core.Node(id=options.stat_prefix, cluster=options.stat_prefix) if options.tls else None,
         admin=bootstrap_api.Admin(address=envoy_clusters.address(options.admin)) if options.admin else None,
         static_resources=bootstrap_api.BootstrapStaticResources(
-            listeners=[_listener(options)],
+            listeners=[
+                _listener(options),
+                *([envoy_edge.probe_listener(options.probes)] if options.probes else []),
+            ],
             clusters=[
                 *(envoy_clusters.grpc_cluster(each.name, each.endpoints) for each in options.filters),
                 envoy_clusters.pool_cluster(options.pool),
+                *(
+                    [envoy_clusters.local_cluster(envoy_edge.ADMIN, options.admin)]
+                    if options.probes and options.admin
+                    else []
+                ),
             ],
         ),
     )
@@ -148,7 +174,8 @@ def _listener(options: EnvoyOptions) -> listener_api.Listener:
                         name="envoy.filters.network.http_connection_manager",
                         typed_config=protobuf.Any.pack(manager),
                     )
-                ]
+                ],
+                transport_socket=envoy_edge.transport_socket(options.tls) if options.tls else None,
             )
         ],
     )

@@ -1,0 +1,88 @@
+{{/* The settings files of both services. tests/chart loads every rendered one with the services' own code. */}}
+
+{{/* tokenext.yaml. A bundled model's source is where the init container put it. */}}
+{{- define "chain.tokenextSettings" -}}
+{{- $root := . -}}
+{{- if eq .Values.tokenext.placement "sidecar" }}
+listen: unix:/run/tokenext/tokenext.sock
+{{- else }}
+listen: 0.0.0.0:{{ .Values.tokenext.port }}
+{{- end }}
+admin: 0.0.0.0:{{ .Values.tokenext.adminPort }}
+metadata_namespace: {{ include "chain.namespace" . }}
+exchange_log: {{ .Values.tokenext.exchangeLog }}
+limits:
+  {{- toYaml (merge (dict "drain_seconds" .Values.tokenext.drainSeconds) .Values.tokenext.limits) | nindent 2 }}
+{{- with .Values.tokenext.prefixCache }}
+prefix_cache:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+models:
+{{- range $index, $model := .Values.models }}
+- {{- $source := ternary (include "chain.bundleFolder" (list $index $model)) $model.source $root.Values.modelStore.bundle }}
+  {{- toYaml (merge (dict "source" $source) (omit $model "source")) | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* (list index model) -> the folder of a model's bundle, which no other model has. */}}
+{{- define "chain.bundleFolder" -}}
+{{- printf "/bundles/%d-%s" (int (index . 0)) ((index . 1).name | lower | replace "/" "-" | replace ":" "-" | trunc 40) -}}
+{{- end -}}
+
+{{/* epp.yaml */}}
+{{- define "chain.eppSettings" -}}
+{{- $carrier := include "chain.carrier" . -}}
+listen: 0.0.0.0:{{ .Values.epp.port }}
+admin: 0.0.0.0:{{ .Values.epp.adminPort }}
+metadata_namespace: {{ include "chain.namespace" . }}
+endpoints:
+  pool:
+    name: {{ include "chain.poolName" . }}
+    {{- if include "chain.dynamoWorkers" . }}
+    dynamo_workers: true
+    {{- end }}
+strategies:
+  {{- include "chain.strategies" . | nindent 2 }}
+default_strategy: {{ include "chain.defaultStrategy" . }}
+fallback:
+  {{- if .Values.epp.fallback }}
+  {{- toYaml .Values.epp.fallback | nindent 2 }}
+  {{- else if and (ne (include "chain.defaultStrategy" .) "round-robin") (hasKey (include "chain.strategies" . | fromYaml) "round-robin") }}
+  - round-robin
+  {{- else }} []
+  {{- end }}
+drain_seconds: {{ .Values.epp.drainSeconds }}
+clear_route_cache: {{ .Values.epp.clearRouteCache }}
+require_model: {{ .Values.epp.requireModel }}
+destination_fallbacks: {{ .Values.epp.destinationFallbacks }}
+{{- with .Values.epp.health }}
+health:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.epp.scrape }}
+scrape:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.epp.models }}
+models:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if ne $carrier "metadata" }}
+tokenization:
+  {{- if eq $carrier "body" }}
+  # tokenext stands before the picker and removes what clients put there.
+  trust_body_ids: true
+  {{- else }}
+  address: {{ include "chain.tokenizationAddress" . }}
+  deadline_ms: {{ .Values.epp.callDeadlineMs }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "chain.tokenizationAddress" -}}
+{{- if eq .Values.tokenext.placement "sidecar" -}}
+unix:/run/tokenext/tokenext.sock
+{{- else -}}
+{{- printf "%s:%d" (include "chain.host" (list . (include "chain.component" (list . "tokenext")))) (int .Values.tokenext.port) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,95 @@
+{{/* Names, labels and images. A name never depends on a value that an upgrade may change, but for the overrides. */}}
+
+{{- define "chain.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 40 characters, so that every suffix below still fits into a label. */}}
+{{- define "chain.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "chain.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "chain.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list root component) -> the name of a component's objects. */}}
+{{- define "chain.component" -}}
+{{- printf "%s-%s" (include "chain.fullname" (index . 0)) (index . 1) -}}
+{{- end -}}
+
+{{/* (list root component) -> what a selector says: immutable in Deployments, so never a version in here. */}}
+{{- define "chain.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "chain.name" (index . 0) }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* (list root component) -> labels of objects. */}}
+{{- define "chain.labels" -}}
+{{ include "chain.selectorLabels" . }}
+{{ with (index . 0) -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: tokenext-chain
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* (list root component extra) -> labels of pods. */}}
+{{- define "chain.podLabels" -}}
+{{ include "chain.selectorLabels" (list (index . 0) (index . 1)) }}
+app.kubernetes.io/part-of: tokenext-chain
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with index . 2 }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* (list root image) -> repository:tag or repository@digest; the chart's own images take its appVersion. */}}
+{{- define "chain.image" -}}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list root service) -> the service's name as Envoy resolves it. */}}
+{{- define "chain.host" -}}
+{{- printf "%s.%s.svc.%s" (index . 1) (index . 0).Release.Namespace (index . 0).Values.clusterDomain -}}
+{{- end -}}
+
+{{- define "chain.poolName" -}}
+{{- .Values.pool.name | default (include "chain.fullname" .) -}}
+{{- end -}}
+
+{{/* The label that the chart's own workers carry, and nothing else. */}}
+{{- define "chain.poolLabel" -}}
+tokenext-chain/pool: {{ include "chain.poolName" . }}
+{{- end -}}
+
+{{/* What the pool selects, as YAML. */}}
+{{- define "chain.poolSelector" -}}
+{{- if .Values.pool.selector -}}
+{{ toYaml .Values.pool.selector }}
+{{- else -}}
+{{ include "chain.poolLabel" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "chain.serviceAccount" -}}
+{{- if (index . 0).Values.serviceAccount.create -}}
+{{- include "chain.component" . -}}
+{{- else -}}
+default
+{{- end -}}
+{{- end -}}
