@@ -1,10 +1,15 @@
-"""Worker threads for tokenization, behind a bounded queue and a deadline."""
+"""Worker threads for tokenization, behind a bounded queue and a deadline.
+
+No executor of concurrent.futures: with asyncio.wrap_future it takes a dozen locks and three futures for a
+job, and twice the time.
+"""
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock
-from typing import Final, TypeVar
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Final, Generic, TypeVar
 
 from tokenext.declined import Declined, SkipReason
 
@@ -21,11 +26,17 @@ class TokenizationPool:
     """
 
     def __init__(self, *, workers: int, max_queued: int, deadline_seconds: float) -> None:
-        self._executor: Final = ThreadPoolExecutor(workers, thread_name_prefix="tokenize")
+        self._tasks: Final[SimpleQueue[_Task[Any] | None]] = SimpleQueue()
         self._capacity: Final = workers + max_queued
         self._deadline_seconds: Final = deadline_seconds
         self._lock: Final = Lock()
         self._held = 0
+        self._closed = False
+        self._threads: Final = [
+            Thread(target=self._work, name=f"tokenize-{number}", daemon=True) for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def held(self) -> int:
@@ -38,46 +49,76 @@ class TokenizationPool:
         `deadline_seconds` only shortens the pool's own. A job that nobody waits for any more, by deadline or
         cancellation, is not begun; one that has begun ends unheard.
         """
-        with self._lock:
-            if self._held >= self._capacity:
-                raise Declined(SkipReason.QUEUE_FULL)
-            self._held += 1
-        abandoned = Event()
         if deadline_seconds is None or deadline_seconds > self._deadline_seconds:
             deadline_seconds = self._deadline_seconds
+        loop = asyncio.get_running_loop()
+        task = _Task(job, loop)
+        with self._lock:
+            if self._closed or self._held >= self._capacity:
+                raise Declined(SkipReason.QUEUE_FULL)
+            self._held += 1
+            self._tasks.put(task)
+        timer = loop.call_later(deadline_seconds, task.expire)
         try:
-            result = asyncio.wrap_future(self._executor.submit(self._work, job, abandoned))
-        except RuntimeError:  # closed: the process is going down
-            self._release()
-            raise Declined(SkipReason.QUEUE_FULL) from None
-        result.add_done_callback(_heed)
-        try:
-            async with asyncio.timeout(deadline_seconds):
-                # Shielded: a cancelled future would never run, so never give its place back.
-                return await asyncio.shield(result)
-        except TimeoutError:
-            raise Declined(SkipReason.DEADLINE) from None
+            return await task.outcome
         finally:
-            abandoned.set()
+            timer.cancel()
 
     def close(self) -> None:
-        """Begin no more jobs, and wait for those that run."""
-        self._executor.shutdown(cancel_futures=True)
-
-    def _work(self, job: Callable[[], T], abandoned: Event) -> T:
-        try:
-            if abandoned.is_set():
-                raise Declined(SkipReason.DEADLINE)
-            return job()
-        finally:
-            self._release()
-
-    def _release(self) -> None:
+        """Begin no more jobs, decline those that wait, and wait for those that run."""
         with self._lock:
-            self._held -= 1
+            self._closed = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if self._closed:
+                task.error = Declined(SkipReason.QUEUE_FULL)
+            elif not task.outcome.done():
+                task.perform()
+            with self._lock:
+                self._held -= 1
+            task.tell()
+            del task  # nothing of the last job is kept while there is no next one
 
 
-def _heed(result: "asyncio.Future[T]") -> None:
-    """Take note of an abandoned job's error, so that asyncio does not complain that nobody did."""
-    if not result.cancelled():
-        result.exception()
+class _Task(Generic[T]):
+    """A job, and the future of whoever waits for it. A thread has it first, then the loop."""
+
+    __slots__ = ("_job", "_loop", "_result", "error", "outcome")
+
+    def __init__(self, job: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        self._job = job
+        self._loop = loop
+        self._result: T | None = None
+        self.error: BaseException | None = None
+        self.outcome: Final[asyncio.Future[T]] = loop.create_future()
+
+    def perform(self) -> None:
+        """On a thread."""
+        try:
+            self._result = self._job()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is the caller's
+            self.error = error
+
+    def tell(self) -> None:
+        """On a thread: have the loop settle what came of it."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._settle)
+
+    def expire(self) -> None:
+        """On the loop: the deadline has passed."""
+        self.error = Declined(SkipReason.DEADLINE)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.outcome.done():
+            return
+        if self.error is None:
+            self.outcome.set_result(self._result)  # type: ignore[arg-type]  # performed, so it is the job's
+        else:
+            self.outcome.set_exception(self.error)
+            self.outcome.exception()  # heard, even if its caller is being cancelled just now
