@@ -145,6 +145,7 @@ def _records(settings: Settings, tokenizer: Tokenizer | None, metrics: Metrics) 
     models = settings.models
     return RecordFinder(
         namespace=settings.metadata_namespace,
+        take_ids_out=settings.tokenization.take_ids_out,
         trust_body_ids=settings.tokenization.trust_body_ids,
         tokenizer=tokenizer,
         digests={name: model.tokenizer_digest for name, model in models.items() if model.tokenizer_digest},

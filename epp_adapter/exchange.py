@@ -36,7 +36,7 @@ from extproc.events import (
     ResponseStarted,
     Termination,
 )
-from extproc.verdict import NO_EDIT, ResponseEdit, Verdict
+from extproc.verdict import NO_EDIT, JsonValue, ResponseEdit, Verdict
 
 __all__ = ["EppExchange", "ExchangeRecord", "Outcome", "Routing"]
 
@@ -186,11 +186,17 @@ class EppExchange:
             # Whoever picked: a Dynamo frontend in direct mode answers 400 to a request without the pin.
             headers[wellknown.DYNAMO_INSTANCE_HEADER] = str(instance_id)
         conformance = (wellknown.TEST_SELECTION_HEADER,) if self._routing.conformance else ()
+        records = self._routing.records
+        metadata: dict[str, dict[str, JsonValue]] = {
+            wellknown.DESTINATION_NAMESPACE: {wellknown.DESTINATION_KEY: rendered}
+        }
+        if left := records.left_behind(self._found):
+            metadata.setdefault(records.namespace, {}).update(left)
         return Verdict(
             set_headers=headers,
             remove_headers=REMOVED_HEADERS + conformance,
             body=self._rewritten.body if self._rewritten else None,
-            metadata={wellknown.DESTINATION_NAMESPACE: {wellknown.DESTINATION_KEY: rendered}},
+            metadata=metadata,
             clear_route_cache=self._routing.clear_route_cache,
         )
 

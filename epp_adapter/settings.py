@@ -98,13 +98,16 @@ StrategySettings = DynamoSettings | DynamoSelectionSettings | InternalSettings |
 
 
 class TokenizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where token ids are looked for when a request brought no record.
+    """Where token ids are looked for when a request brought no record, and what becomes of one.
 
+    `take_ids_out`: when the record has been read, the metadata keeps it without its ids, since Envoy would
+    repeat them on every further message of the stream. False where a later filter reads them, too.
     `trust_body_ids`: tokenext stands before this filter, so ids in a body are its own. `address` is where
     tokenext's Tokenization RPC is called, unix:/path or host:port; None: nowhere. Both need a filter that
     shows bodies.
     """
 
+    take_ids_out: bool = True
     trust_body_ids: bool = False
     address: str | None = None
     deadline_ms: Milliseconds = 200

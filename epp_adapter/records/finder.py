@@ -9,7 +9,8 @@ from epp_adapter.records.body_ids import read_body_ids
 from epp_adapter.records.tokenizer import CalloutError, CalloutFault, Tokenizer
 from extproc import wellknown
 from extproc.events import RequestReady
-from extproc.token_metadata import RecordError, RecordFault, TokenRecord, decode
+from extproc.token_metadata import RecordError, RecordFault, TokenRecord, decode, spent
+from extproc.verdict import JsonValue
 
 __all__ = ["Finding", "FoundRecord", "RecordFinder", "RecordSource", "RecordState"]
 
@@ -57,6 +58,7 @@ class RecordFinder:
     without it a client could choose its worker by made-up ids. `digests` are the tokenizer digests that the
     pool is said to have, by model: a record with another one is not used. `models` bounds what a body may
     call its model, since that is logged: other names count as no name. `observe` hears of every finding.
+    `take_ids_out`: nobody behind us reads the ids in the metadata.
     """
 
     namespace: str = wellknown.RECORD_NAMESPACE
@@ -65,6 +67,7 @@ class RecordFinder:
     digests: Mapping[str, str] | None = None
     models: frozenset[str] = frozenset()
     observe: Callable[[Finding], None] = lambda _: None
+    take_ids_out: bool = False
 
     async def find(self, request: RequestReady) -> FoundRecord:
         """Never raises for what a peer sends; a record is found or it is not."""
@@ -79,6 +82,16 @@ class RecordFinder:
         for each in findings:
             self.observe(each)
         return FoundRecord(record, tuple(findings))
+
+    def left_behind(self, found: FoundRecord) -> Mapping[str, JsonValue]:
+        """What stands in `namespace` from now on: the record without its ids, where one stood there."""
+        if (
+            not self.take_ids_out
+            or found.record is None
+            or found.findings[-1].source is not RecordSource.METADATA
+        ):
+            return {}
+        return {wellknown.RECORD_KEY: spent(found.record)}
 
     def _in_metadata(self, request: RequestReady) -> tuple[TokenRecord | None, Finding]:
         value = request.metadata.get(self.namespace, wellknown.RECORD_KEY)

@@ -84,6 +84,7 @@ def epp_filter(
 
     Response headers and trailers are sent and the response body is not: that shows the start and the end of
     a response for one message. Envoy forwards `envoy.lb` too: the pool reports there which endpoint served.
+    The picker may write the record's namespace to take the ids out, so that no further message repeats them.
     """
     return ExtProcFilter(
         name="epp",
@@ -101,7 +102,7 @@ def epp_filter(
             wellknown.SUBSET_NAMESPACE,
             wellknown.DESTINATION_NAMESPACE,
         ),
-        receiving_namespaces=(wellknown.DESTINATION_NAMESPACE,),
+        receiving_namespaces=tuple(dict.fromkeys((wellknown.DESTINATION_NAMESPACE, record_namespace))),
     )
 
 

@@ -4,20 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
-    BodyMutation,
-    BodyResponse,
-    CommonResponse,
-    HeaderMutation,
-    HeadersResponse,
-    ImmediateResponse,
-    ProcessingResponse,
-    StreamedBodyResponse,
-    TrailersResponse,
-)
-from envoy.type.v3.http_status_pb2 import HttpStatus
-from google.protobuf.struct_pb2 import Struct
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse, TrailersResponse
 
 from extproc.errors import ChainError
 from extproc.events import Headers
@@ -93,52 +81,53 @@ def _plain(value: Any) -> object | None:
     return plain
 
 
-def _struct(values: Mapping[str, Mapping[str, JsonValue]]) -> Struct:
-    struct = Struct()
-    struct.update(values)
-    return struct
+def _fill(struct: Any, values: Mapping[str, Mapping[str, JsonValue]]) -> None:
+    for namespace, keys in values.items():
+        struct.fields[namespace].struct_value.update(keys)
 
 
-def _header_mutation(set_headers: Mapping[str, str], remove: Iterable[str] = ()) -> Any:
-    return HeaderMutation(
-        set_headers=[
-            HeaderValueOption(
-                header=HeaderValue(key=name, raw_value=value.encode("utf-8", "surrogateescape")),
-                append_action=_OVERWRITE,
-            )
-            for name, value in set_headers.items()
-        ],
-        remove_headers=remove,
-    )
+def _mutate(mutation: Any, set_headers: Mapping[str, str], remove: Iterable[str] = ()) -> None:
+    for name, value in set_headers.items():
+        option = mutation.set_headers.add(append_action=_OVERWRITE)
+        option.header.key = name
+        option.header.raw_value = value.encode("utf-8", "surrogateescape")
+    mutation.remove_headers.extend(remove)
+
+
+# Replies are filled in place: a message that is put into another one is copied, and a body is large.
+
+
+def _change(common: Any, verdict: Verdict, content_length: int | None) -> None:
+    common.clear_route_cache = verdict.clear_route_cache
+    set_headers = verdict.set_headers
+    if content_length is not None:
+        set_headers = {**set_headers, "content-length": str(content_length)}
+    if set_headers or verdict.remove_headers:
+        _mutate(common.header_mutation, set_headers, verdict.remove_headers)
 
 
 def _with_metadata(reply: Reply, verdict: Verdict) -> Reply:
     if verdict.metadata:
-        reply.dynamic_metadata.CopyFrom(_struct(verdict.metadata))
+        _fill(reply.dynamic_metadata, verdict.metadata)
     return reply
 
 
-def _changes(verdict: Verdict, content_length: int | None) -> Any:
-    set_headers = verdict.set_headers
-    if content_length is not None:
-        set_headers = {**set_headers, "content-length": str(content_length)}
-    common = CommonResponse(clear_route_cache=verdict.clear_route_cache)
-    if set_headers or verdict.remove_headers:
-        common.header_mutation.CopyFrom(_header_mutation(set_headers, verdict.remove_headers))
-    return common
-
-
 def request_headers(verdict: Verdict, *, content_length: int | None = None) -> Reply:
-    common = _changes(verdict, content_length)
-    return _with_metadata(ProcessingResponse(request_headers=HeadersResponse(response=common)), verdict)
+    reply = ProcessingResponse()
+    reply.request_headers.response.SetInParent()
+    _change(reply.request_headers.response, verdict, content_length)
+    return _with_metadata(reply, verdict)
 
 
 def request_body(verdict: Verdict) -> Reply:
     """The reply to a body that Envoy holds (BUFFERED) or lets pass (STREAMED). Sets a new one's length."""
-    common = _changes(verdict, None if verdict.body is None else len(verdict.body))
+    reply = ProcessingResponse()
+    common = reply.request_body.response
+    common.SetInParent()
+    _change(common, verdict, None if verdict.body is None else len(verdict.body))
     if verdict.body is not None:
-        common.body_mutation.CopyFrom(_new_body(verdict.body))
-    return _with_metadata(ProcessingResponse(request_body=BodyResponse(response=common)), verdict)
+        _replace(common.body_mutation, verdict.body)
+    return _with_metadata(reply, verdict)
 
 
 def request_trailers(verdict: Verdict) -> Reply:
@@ -146,9 +135,11 @@ def request_trailers(verdict: Verdict) -> Reply:
     return _with_metadata(ProcessingResponse(request_trailers=TrailersResponse()), verdict)
 
 
-def _new_body(body: bytes) -> Any:
-    # Envoy ignores an empty `body`; clearing is its way to say "no bytes".
-    return BodyMutation(body=body) if body else BodyMutation(clear_body=True)
+def _replace(mutation: Any, body: bytes) -> None:
+    if body:
+        mutation.body = body
+    else:
+        mutation.clear_body = True  # Envoy ignores an empty `body`; this is its way to say "no bytes"
 
 
 def duplex_chunks(half: str, chunks: Iterable[bytes], *, end_of_stream: bool) -> tuple[Reply, ...]:
@@ -165,38 +156,38 @@ def duplex_chunks(half: str, chunks: Iterable[bytes], *, end_of_stream: bool) ->
         pieces.append(b"")
     last = len(pieces) - 1
     return tuple(
-        ProcessingResponse(
-            **{
-                half: BodyResponse(
-                    response=CommonResponse(
-                        body_mutation=BodyMutation(
-                            streamed_response=StreamedBodyResponse(
-                                body=piece, end_of_stream=end_of_stream and index == last
-                            )
-                        )
-                    )
-                )
-            }
-        )
+        _chunk(half, piece, end_of_stream=end_of_stream and index == last)
         for index, piece in enumerate(pieces)
     )
 
 
+def _chunk(half: str, piece: bytes, *, end_of_stream: bool) -> Reply:
+    reply = ProcessingResponse()
+    chunk = getattr(reply, half).response.body_mutation.streamed_response
+    chunk.body = piece
+    chunk.end_of_stream = end_of_stream
+    return reply
+
+
 def response_headers(edit: ResponseEdit) -> Reply:
-    common = CommonResponse()
+    reply = ProcessingResponse()
+    common = reply.response_headers.response
+    common.SetInParent()
     if edit.set_headers or edit.remove_headers:
-        common.header_mutation.CopyFrom(_header_mutation(edit.set_headers, edit.remove_headers))
-    return ProcessingResponse(response_headers=HeadersResponse(response=common))
+        _mutate(common.header_mutation, edit.set_headers, edit.remove_headers)
+    return reply
 
 
 def response_body(edit: ResponseEdit, *, whole: bool) -> Reply:
     """`whole`: the body came in one piece (BUFFERED), so that content-length must match a new one."""
-    common = CommonResponse()
+    reply = ProcessingResponse()
+    common = reply.response_body.response
+    common.SetInParent()
     if edit.body is not None:
-        common.body_mutation.CopyFrom(_new_body(edit.body))
+        _replace(common.body_mutation, edit.body)
         if whole:
-            common.header_mutation.CopyFrom(_header_mutation({"content-length": str(len(edit.body))}))
-    return ProcessingResponse(response_body=BodyResponse(response=common))
+            _mutate(common.header_mutation, {"content-length": str(len(edit.body))})
+    return reply
 
 
 def response_trailers() -> Reply:
@@ -206,12 +197,12 @@ def response_trailers() -> Reply:
 def immediate(error: ChainError) -> Reply:
     """An answer in the model server's stead, with a body in the shape of OpenAI's errors."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"  # noqa: PLR2004  # HTTP's own border
-    body = {"error": {"message": error.message, "type": kind, "code": error.reason.value}}
-    return ProcessingResponse(
-        immediate_response=ImmediateResponse(
-            status=HttpStatus(code=error.status),
-            headers=_header_mutation({"content-type": "application/json", **error.headers}),
-            body=json.dumps(body).encode(),
-            details=f"chain_{error.reason.value}",
-        )
-    )
+    reply = ProcessingResponse()
+    answer = reply.immediate_response
+    answer.status.code = error.status
+    _mutate(answer.headers, {"content-type": "application/json", **error.headers})
+    answer.body = json.dumps(
+        {"error": {"message": error.message, "type": kind, "code": error.reason.value}}
+    ).encode()
+    answer.details = f"chain_{error.reason.value}"
+    return reply

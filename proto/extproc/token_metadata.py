@@ -26,6 +26,7 @@ __all__ = [
     "TokenRecord",
     "decode",
     "encode",
+    "spent",
 ]
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class RecordFault(StrEnum):
     BAD_BASE64 = "bad_base64"
     COUNT_MISMATCH = "count_mismatch"
     TOO_LARGE = "too_large"
+    SPENT = "spent"  # an earlier reader took the ids out, see `spent`
 
 
 class RecordError(ValueError):
@@ -108,6 +110,16 @@ def encode(record: TokenRecord) -> dict[str, JsonValue]:
     return {name: value for name, value in fields.items() if value}
 
 
+def spent(record: TokenRecord) -> dict[str, JsonValue]:
+    """What may stand in a record's place when its last reader has it: all but the ids.
+
+    Envoy repeats metadata on every message of a stream; this keeps the ids off those of the response.
+    """
+    fields = encode(record)
+    del fields["tokenIds"]
+    return fields
+
+
 def decode(value: object) -> TokenRecord:
     """Read a record as any proto3 JSON parser would: either spelling of a field, defaults where it is absent.
 
@@ -124,6 +136,8 @@ def decode(value: object) -> TokenRecord:
     encoded = _field(value, "tokenIds", "token_ids", str, "")
     if count > MAX_ID_COUNT or len(encoded) > MAX_ID_COUNT * 6:
         raise RecordError(RecordFault.TOO_LARGE, f"more than {MAX_ID_COUNT} ids")
+    if count and not encoded:
+        raise RecordError(RecordFault.SPENT, "another reader took its ids out")
     packed = _packed_ids(encoded)
     if len(packed) != count * BYTES_PER_ID:
         raise RecordError(RecordFault.COUNT_MISMATCH, "tokenCount and tokenIds disagree")

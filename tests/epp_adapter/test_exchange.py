@@ -103,6 +103,27 @@ async def test_header_and_metadata_carry_the_same_destination(bench):
     assert not verdict.clear_route_cache
 
 
+@pytest.mark.parametrize("namespace", ["tokenext", "envoy.lb"])
+async def test_the_record_stays_without_its_ids_beside_the_destination(bench, namespace):
+    records = RecordFinder(namespace=namespace, take_ids_out=True)
+    request = ready(record=encode(RECORD), namespace=namespace)
+    verdict = await bench.exchange(records=records).decide(request)
+    without_ids = {name: value for name, value in encode(RECORD).items() if name != "tokenIds"}
+    assert verdict.metadata[namespace]["record"] == without_ids
+    assert verdict.metadata["envoy.lb"]["x-gateway-destination-endpoint"] == "10.0.0.1:8000"
+    assert bench.strategy.requests[-1].token_ids == RECORD.token_ids
+
+
+async def test_no_record_is_written_where_none_stood(bench):
+    found_elsewhere = RecordFinder(take_ids_out=True, tokenizer=FakeTokenizer())
+    asking = ready()
+    verdict = await bench.exchange(records=found_elsewhere).decide(
+        RequestReady(asking.headers, b"{}", asking.metadata)
+    )
+    assert bench.strategy.requests[-1].token_ids
+    assert set(verdict.metadata) == {"envoy.lb"}
+
+
 async def test_route_cache_is_cleared_when_so_configured(bench):
     assert (await bench.exchange(clear_route_cache=True).decide(ready())).clear_route_cache
 

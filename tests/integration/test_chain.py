@@ -17,7 +17,11 @@ LONG = "Tell me about the history of the lighthouse on the northern cape, its ke
 
 @pytest.fixture(scope="module")
 def chain(start_chain) -> Chain:
-    return start_chain(ChainOptions(workers=3))
+    record = {
+        "record_ids": "%DYNAMIC_METADATA(tokenext:record:tokenIds)%",
+        "record_model": "%DYNAMIC_METADATA(tokenext:record:model)%",
+    }
+    return start_chain(ChainOptions(workers=3, access_log_fields=record))
 
 
 def chat(chain: Chain, *messages: str, **fields) -> bytes:
@@ -59,6 +63,13 @@ async def test_metadata_reaches_the_epp_when_the_body_comes_300_ms_after_the_hea
     assert answer.status == 200
     assert answer.json()["usage"]["prompt_tokens"] == entry.token_count
     assert await metrics.until(admin, before + 1, "epp_adapter_records_total", outcome="used") == before + 1
+
+
+async def test_the_ids_are_off_the_metadata_once_they_are_read(chain):
+    answer, entry = await post(chain, chat(chain, "Hello there."))
+    assert answer.status == 200
+    assert entry.token_count
+    assert entry.extra == {"record_model": chain.options.model.name}
 
 
 async def test_a_second_turn_goes_to_the_worker_that_holds_the_prefix(chain):

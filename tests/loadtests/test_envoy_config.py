@@ -94,7 +94,7 @@ def test_the_epp_filter_sees_start_and_end_of_the_response_and_fails_closed_with
         "responseHeaderMode": "SEND",
         "responseTrailerMode": "SEND",
     }
-    assert epp["metadataOptions"]["receivingNamespaces"]["untyped"] == ["envoy.lb"]
+    assert epp["metadataOptions"]["receivingNamespaces"]["untyped"] == ["envoy.lb", "tokenext"]
     assert epp["metadataOptions"]["forwardingNamespaces"]["untyped"][:2] == [
         "tokenext",
         "envoy.lb.subset_hint",
