@@ -13,6 +13,8 @@ from jinja2 import meta, nodes
 from extproc.verdict import JsonValue
 from tokenext.content_format import ContentFormat, content_format
 from tokenext.declined import Declined, SkipReason
+from tokenext.minijinja_doubts import DOUBTS, Doubts
+from tokenext.minijinja_watch import watch
 from tokenext.template_bounds import Budget, RenderBounds, RenderLimitError, RenderTimeError
 from tokenext.template_environment import Now, template_environment
 from tokenext.template_filters import BUDGET
@@ -38,10 +40,17 @@ class ChatTemplate:
     `variables` are the names that the template looks up and does not define: what vLLM passes on to it.
     """
 
-    def __init__(self, source: str, *, now: Now, bounds: RenderBounds | None = _DEFAULT_BOUNDS) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        now: Now,
+        bounds: RenderBounds | None = _DEFAULT_BOUNDS,
+        watched: bool = False,
+    ) -> None:
         """Compile. `now` is what strftime_now shows; `bounds` None trusts the template with everything.
 
-        Raises TemplateSourceError.
+        A `watched` template notes where minijinja would give other text. Raises TemplateSourceError.
         """
         environment = template_environment(now=now, bounds=bounds)
         try:
@@ -51,6 +60,8 @@ class ChatTemplate:
             self.vllm_content_format: ContentFormat = vllm_content_format(tree)
             self.shows_date = any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
             self._keys = frozenset(_keys(tree))
+            if watched:
+                tree = watch(environment, source)
             if isinstance(environment, BoundedEnvironment):
                 tree = environment.bounded(tree)
             self._template = environment.from_string(tree)
@@ -66,9 +77,17 @@ class ChatTemplate:
         """Whether the template names a key of this name, as an attribute or in quotes."""
         return key in self._keys
 
-    def render(self, messages: Sequence[Mapping[str, JsonValue]], variables: Mapping[str, JsonValue]) -> str:
-        """The prompt. Raises Declined where the template fails, refuses or goes out of its bounds."""
-        arguments: dict[str, Any] = {**variables, "messages": messages}
+    def render(
+        self,
+        messages: Sequence[Mapping[str, JsonValue]],
+        variables: Mapping[str, JsonValue],
+        doubts: Doubts | None = None,
+    ) -> str:
+        """The prompt. Raises Declined where the template fails, refuses or goes out of its bounds.
+
+        `doubts` takes the notes of a watched template.
+        """
+        arguments: dict[str, Any] = {**variables, "messages": messages, DOUBTS: doubts}
         try:
             if self._bounds is None:
                 return self._template.render(arguments)
@@ -96,7 +115,10 @@ class ChatTemplate:
         return "".join(prompt)
 
     def render_unfinished(
-        self, messages: Sequence[Mapping[str, JsonValue]], variables: Mapping[str, JsonValue]
+        self,
+        messages: Sequence[Mapping[str, JsonValue]],
+        variables: Mapping[str, JsonValue],
+        doubts: Doubts | None = None,
     ) -> str:
         """The prompt up to the end of the last message's text, for the model to go on from there.
 
@@ -108,7 +130,7 @@ class ChatTemplate:
         if "content" not in self.source:
             raise Declined(SkipReason.BAD_REQUEST_SHAPE)
         content, text = _marked(last.get("content"))
-        marked = self.render([*messages[:-1], {**last, "content": content}], variables)
+        marked = self.render([*messages[:-1], {**last, "content": content}], variables, doubts)
         end = marked.rfind(_END_MARK.rstrip())
         if end < 0 or text.strip() not in marked:
             raise Declined(SkipReason.RENDER_FAILED)
@@ -148,12 +170,25 @@ class ChatTemplates:
     """A model's templates by name: `default`, and sometimes `tool_use` for requests with tools."""
 
     def __init__(
-        self, sources: Mapping[str, str], *, now: Now, bounds: RenderBounds | None = _DEFAULT_BOUNDS
+        self,
+        sources: Mapping[str, str],
+        *,
+        now: Now,
+        bounds: RenderBounds | None = _DEFAULT_BOUNDS,
+        watched: bool = False,
     ) -> None:
         """Compile all of them. Raises TemplateSourceError."""
+        self._sources = dict(sources)
+        self._now = now
+        self._bounds = bounds
         self._templates = {
-            name: ChatTemplate(source, now=now, bounds=bounds) for name, source in sources.items()
+            name: ChatTemplate(source, now=now, bounds=bounds, watched=watched)
+            for name, source in sources.items()
         }
+
+    def watched(self) -> "ChatTemplates":
+        """The same templates, each of them watched."""
+        return ChatTemplates(self._sources, now=self._now, bounds=self._bounds, watched=True)
 
     def select(self, *, tools: bool) -> ChatTemplate | None:
         """The template for a request, or None where the model has none."""

@@ -21,6 +21,7 @@ from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
 from tokenext.dynamo_traits import TemplateTraits, probe
 from tokenext.json_numbers import as_serde_reads, read_numbers
+from tokenext.minijinja_doubts import Doubts
 from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
 from tokenext.profiles import InexactReason, Prompt, prompt_of, text_of
 
@@ -77,7 +78,7 @@ class DynamoProfile:
 
         `dedicated_renderer`: Dynamo has code of its own for this model and passes its template by.
         """
-        self._templates = templates
+        self._templates = templates.watched()
         self._tokens: _Object = {
             name: special_tokens.get(name) for name in ("bos_token", "eos_token", "unk_token")
         }
@@ -86,7 +87,7 @@ class DynamoProfile:
         self._traits = {
             template.source: probe(template, self._tokens, with_tools=tools)
             for tools in (True, False)
-            if (template := templates.select(tools=tools)) is not None
+            if (template := self._templates.select(tools=tools)) is not None
         }
 
     def chat(self, request: ChatRequest) -> Prompt:
@@ -107,11 +108,13 @@ class DynamoProfile:
             "tools": as_serde_reads(tools) if request.odd_numbers else tools,
             "add_generation_prompt": request.add_generation_prompt,
         }
+        doubts = Doubts()
+        text = _render(template, request, messages, variables, doubts)
         reasons = self._inexact(request, template, traits)
         inexact = next(reasons, None) or (None if clear else InexactReason.TEMPLATE_KWARGS)
-        return Prompt(
-            _render(template, request, messages, variables), add_special_tokens=False, inexact=inexact
-        )
+        if inexact is None and doubts.found:
+            inexact = InexactReason.TEMPLATE_DIALECT
+        return Prompt(text, add_special_tokens=False, inexact=inexact)
 
     def completion(self, request: CompletionRequest) -> Prompt:
         known = request.fields <= _COMPLETION_FIELDS
@@ -154,12 +157,18 @@ class DynamoProfile:
             yield InexactReason.MESSAGE_ORDER
 
 
-def _render(template: ChatTemplate, request: ChatRequest, messages: list[_Object], variables: _Object) -> str:
+def _render(
+    template: ChatTemplate,
+    request: ChatRequest,
+    messages: list[_Object],
+    variables: _Object,
+    doubts: Doubts,
+) -> str:
     if not request.continue_final_message:
-        return _without_nul(template.render(messages, variables))
+        return _without_nul(template.render(messages, variables, doubts))
     if request.add_generation_prompt or not messages[-1].get("content"):
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)  # 400 there
-    return _without_nul(template.render_unfinished(messages, variables))
+    return _without_nul(template.render_unfinished(messages, variables, doubts))
 
 
 def _without_nul(prompt: str) -> str:

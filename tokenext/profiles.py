@@ -39,6 +39,8 @@ class InexactReason(StrEnum):
     REASONING = "reasoning"  # the engine moves reasoning into the content for this template
     UNFINISHED_MESSAGE = "unfinished_message"  # continue_final_message where the last content is a list
     DEDICATED_RENDERER = "dedicated_renderer"  # the engine does not use the model's template at all
+    TEMPLATE_DIALECT = "template_dialect"  # the engine's template language gives other text here
+    TOKENIZER = "tokenizer"  # the engine's own is not at hand: `tokenext bundle` makes it
     REQUEST_TEMPLATE = "request_template"  # the request brings a chat template, which nobody vouches for
     TRUNCATION = "truncation"  # the engine truncates, and where is not known
     OVER_LENGTH = "over_length"  # longer than the model takes: the engine's own error is the answer

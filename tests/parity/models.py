@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.parity.corpus.dialect import TEMPLATE as DIALECT
 from tests.parity.fetch import CACHE, tokenizer_folder
 
-__all__ = ["MODELS", "ParityModel"]
+__all__ = ["MODELS", "TEMPLATES", "ParityModel"]
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True, slots=True)
 class ParityModel:
-    """`template` names a file of templates/; None is the tokenizer's own. `covers` is for `--help`."""
+    """`template` names a file of templates/; None is the tokenizer's own. `covers` is for `--help`.
+
+    `dialect` is about the language of templates, and has cases of its own.
+    """
 
     name: str
     tokenizer: str
@@ -28,6 +32,7 @@ class ParityModel:
     covers: str
     model_type: str
     config: Mapping[str, Any]
+    dialect: bool = False
 
     @property
     def real(self) -> bool:
@@ -79,5 +84,8 @@ _ALL: Final = (
     ParityModel("thinking", "qwen3", "thinking.jinja", "thinking, tools", "qwen3", _QWEN3),
     ParityModel("inst", "llama2", "inst.jinja", "SentencePiece, role order, tools", "llama", _LLAMA2),
     ParityModel("parts", "llama2", "parts.jinja", "SentencePiece, content parts", "llama", _LLAMA2),
+    ParityModel(
+        "dialect", "llama3_1", DIALECT, "all of the template language", "llama", _LLAMA3, dialect=True
+    ),
 )
 MODELS: Final[Mapping[str, ParityModel]] = {model.name: model for model in _ALL}
