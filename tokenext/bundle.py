@@ -118,6 +118,7 @@ def read_bundle(directory: Path) -> tuple[Manifest, ModelFiles] | None:
         files = ModelFiles(
             tokenizer_json=contents.get(_FILE) or contents[_TRANSFORMERS],
             transformers_json=contents.get(_TRANSFORMERS),
+            without_file=_FILE not in contents,
             # `default` first of all, as ModelFiles has it.
             chat_templates={
                 name: contents[entry.file].decode()

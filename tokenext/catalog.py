@@ -22,8 +22,8 @@ class Model:
 
     `prefix_cache` says in words whether the engine keeps what it has encoded, or why it does not.
 
-    `doubt` is why none of its ids counts as the engine's own for now. `verification` says how the running
-    engine is asked.
+    `doubt` is why none of its ids counts as the engine's own, for now or until it is bundled. `verification`
+    says how the running engine is asked.
     """
 
     name: str

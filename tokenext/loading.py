@@ -21,7 +21,7 @@ from tokenext.model_hints import Renderer
 from tokenext.parity import OracleKind, Verification
 from tokenext.prefix_cache import with_prefix_cache
 from tokenext.prefix_tree import PrefixTree
-from tokenext.profiles import Profile, ProfileName
+from tokenext.profiles import InexactReason, Profile, ProfileName
 from tokenext.settings import ModelSettings, Settings, profile_name
 from tokenext.sglang_profile import SglangProfile
 from tokenext.template_bounds import RenderBounds
@@ -89,7 +89,7 @@ def load_model(
     directory = locate(model.source, source=source, key=f"{key}.source")
     override = Path(model.chat_template) if model.chat_template else None
     files, template_kwargs, max_length = _read(directory, model, override)
-    tokenizer_json = _tokenizer_json(files, profile_type.name)
+    tokenizer_json, doubt = _tokenizer(files, profile_type.name)
     try:
         choice = choose(tokenizer_json, model.engine)
     except TokenizerFileError as error:
@@ -117,11 +117,12 @@ def load_model(
         loras=model.loras,
         digest=digest(tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
         engine=caching.engine,
-        engine_reason=choice.reason,
+        engine_reason=choice.reason if doubt is None else f"{choice.reason}; {_UNPROVED}",
         profile=profile,
         handoff=model.handoff,
         prefix_cache=caching.state,
         max_length=max_length,
+        doubt=doubt,
         verification=_verification(model, profile, f"{key}.verify", source=source),
     )
     return LoadedModel(loaded, files, tokenizer_json)
@@ -146,11 +147,20 @@ def _read(
 _READS_THE_FILE: Final = frozenset({DynamoProfile.name})
 
 
-def _tokenizer_json(files: ModelFiles, profile: str) -> bytes:
-    """The tokenizer that engines of this profile work with, as far as it is known."""
-    if profile in _READS_THE_FILE:
-        return files.tokenizer_json
-    return files.transformers_json or files.tokenizer_json
+_UNPROVED: Final = (
+    "not known to be the engine's own tokenizer, which `tokenext bundle` would make: no hand-off"
+)
+
+
+def _tokenizer(files: ModelFiles, profile: str) -> tuple[bytes, InexactReason | None]:
+    """The tokenizer that engines of this profile work with, and the doubt where another has to stand for it.
+
+    What transformers makes of a file is known by its doing alone: the rules are those of its version.
+    """
+    theirs = files.tokenizer_json if profile in _READS_THE_FILE else files.transformers_json
+    if theirs is None or (profile in _READS_THE_FILE and files.without_file):
+        return files.tokenizer_json, InexactReason.TOKENIZER
+    return theirs, None
 
 
 def _verification(model: ModelSettings, profile: Profile, key: str, *, source: str) -> Verification | None:

@@ -42,8 +42,10 @@ class ModelFiles:
 
     `chat_templates` by name, `default` first of all; empty where the model has none. `model_type` and
     `max_positions` are config.json's, for information, empty or None where it does not say. `renderer` is
-    what engines make this model's prompts with. `transformers_json` is the tokenizer that
-    transformers makes of the directory, known of bundles only.
+    what engines make this model's prompts with.
+
+    `tokenizer_json` is the file as it is, `transformers_json` the tokenizer that transformers makes of the
+    directory, known of bundles only. A model `without_file` has but the second, in both places.
     """
 
     tokenizer_json: bytes
@@ -53,6 +55,7 @@ class ModelFiles:
     max_positions: int | None = None
     renderer: Renderer = Renderer.CHAT_TEMPLATE
     transformers_json: bytes | None = None
+    without_file: bool = False
 
 
 def read_model(

@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from tests.e2e_vllm.environment import VllmEnvironment
 from tests.parity.fetch import tokenizer_folder
+from tokenext.bundling import BundleOptions, make_bundle
+from tokenext.canonical import Canonical
 
 __all__ = ["MAX_LENGTH", "NAME", "ModelFolders", "make"]
 
@@ -38,7 +41,7 @@ class ModelFolders:
 
 def make(folder: Path, environment: VllmEnvironment, report: Callable[[str], None]) -> ModelFolders:
     """Make all three below `folder`. Raises FetchError, InstallError."""
-    folders = ModelFolders(folder / "model", folder / "bundle", folder / "other-model")
+    folders = ModelFolders(folder / "model", folder / "bundle", folder / "other-bundle")
     tokenizer = tokenizer_folder("qwen3")
     if not (folders.engine / "model.safetensors").is_file():
         report("making a small random model on Qwen3's tokenizer")
@@ -48,16 +51,25 @@ def make(folder: Path, environment: VllmEnvironment, report: Callable[[str], Non
         environment.run("random weights", "python", str(MAKE_MODEL), str(folders.engine), str(MAX_LENGTH))
     report("tokenext bundle, with vLLM's own transformers")
     environment.run("bundle", "tokenext", "bundle", str(folders.engine), "-o", str(folders.bundle))
-    _make_other(tokenizer, folders)
+    with TemporaryDirectory() as scratch:
+        source = Path(scratch)
+        shutil.copy(folders.engine / "config.json", source)
+        _make_other(tokenizer, source)
+        make_bundle(str(source), folders.other, _AsItIs(), BundleOptions())
     return folders
 
 
-def _make_other(tokenizer: Path, folders: ModelFolders) -> None:
-    folders.other.mkdir(exist_ok=True)
-    shutil.copy(folders.engine / "config.json", folders.other)
+class _AsItIs:
+    """A Canonicalizer that passes the file off as what transformers would make of it."""
+
+    def read(self, directory: Path) -> Canonical:
+        return Canonical((directory / "tokenizer.json").read_bytes(), {})
+
+
+def _make_other(tokenizer: Path, folder: Path) -> None:
     settings: dict[str, Any] = json.loads((tokenizer / "tokenizer_config.json").read_text("utf-8"))
     settings["chat_template"] = _OTHER_TEMPLATE
-    (folders.other / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
     backend: dict[str, Any] = json.loads((tokenizer / "tokenizer.json").read_text("utf-8"))
     token = "<|endoftext|>"
     (number,) = (each["id"] for each in backend["added_tokens"] if each["content"] == token)
@@ -67,4 +79,4 @@ def _make_other(tokenizer: Path, folders: ModelFolders) -> None:
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
     }
-    (folders.other / "tokenizer.json").write_text(json.dumps(backend), "utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(backend), "utf-8")

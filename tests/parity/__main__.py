@@ -16,15 +16,17 @@ from typing import Final
 from extproc.settings_file import SettingsError
 from tests.parity.comparison import Outcome, compare, keep_failures
 from tests.parity.corpus.case import Case
+from tests.parity.corpus.dialect import dialect
 from tests.parity.corpus.edge_cases import edge_cases
 from tests.parity.corpus.generated import generated
 from tests.parity.corpus.recorded import sharegpt, tool_conversations
 from tests.parity.fetch import CACHE, FetchError
-from tests.parity.models import MODELS, ParityModel
+from tests.parity.models import MODELS, TEMPLATES, ParityModel
 from tests.parity.oracles import Oracle, OracleError
 from tests.parity.oracles.dynamo import DynamoOracle
 from tests.parity.oracles.transformers import TransformersOracle
 from tests.parity.ours import Implementation, tokenext_model
+from tokenext.bundling import BundleOptions, make_bundle
 
 _ORACLES: Final = {"transformers": TransformersOracle, "dynamo": DynamoOracle}
 _COLUMNS: Final = (
@@ -47,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokenizers: dict[str, Path] = {}
     started = time.monotonic()
     try:
-        cases = list(_cases(options))
+        requests = list(_requests(options))
         _row(_COLUMNS)
         for name in options.oracles:
             with _ORACLES[name]() as oracle:
                 for model in options.models:
                     began = time.monotonic()
+                    cases = list(dialect(TEMPLATES)) if MODELS[model].dialect else requests
                     outcome = _measure(oracle, MODELS[model], cases)
                     tokenizers[model] = MODELS[model].folder() / "tokenizer.json"
                     outcomes.append(outcome)
@@ -82,22 +85,15 @@ def _measure(oracle: Oracle, model: ParityModel, cases: Sequence[Case]) -> Outco
 
 
 def _our_folder(oracle: Oracle, model: ParityModel) -> Path:
-    """The model's directory; for transformers a copy with the tokenizer as transformers runs it.
-
-    `tokenext bundle` is to make such copies ahead of time. Dynamo runs tokenizer.json as it is.
-    """
-    folder = model.folder()
+    """The model's directory; a bundle of it where the engine loads through transformers."""
     if not isinstance(oracle, TransformersOracle):
-        return folder
-    bundle = CACHE / "bundles" / model.name
-    bundle.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer_config.json", "config.json"):
-        (bundle / name).write_bytes((folder / name).read_bytes())
-    (bundle / "tokenizer.json").write_bytes(oracle.canonical_tokenizer(model))
+        return model.folder()
+    bundle: Path = CACHE / "bundled" / model.name
+    make_bundle(str(model.folder()), bundle, oracle, BundleOptions())
     return bundle
 
 
-def _cases(options: argparse.Namespace) -> Iterator[Case]:
+def _requests(options: argparse.Namespace) -> Iterator[Case]:
     yield from edge_cases()
     yield from generated(options.seed, options.cases)
     if options.sharegpt:

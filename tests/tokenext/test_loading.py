@@ -8,9 +8,11 @@ import pytest
 
 from extproc.settings_file import SettingsError
 from tests.tokenext.model_dirs import CHAT_TEMPLATE
+from tokenext.bundle import Contents, Origin, compose
 from tokenext.bundling import BundleOptions, make_bundle
 from tokenext.canonical import FakeCanonicalizer
 from tokenext.catalog import Catalog
+from tokenext.content_format import ContentFormat
 from tokenext.loading import load_catalog, load_model
 from tokenext.openai import Api, parse, read_body
 from tokenext.parity import OracleKind, Verification
@@ -122,6 +124,39 @@ def test_a_bundle_has_the_tokenizer_of_either_kind_of_engine(model_dir, tmp_path
 
     assert in_use("dynamo") == (model_dir / "tokenizer.json").read_bytes()
     assert in_use("vllm") == canonical
+
+
+THROUGH_TRANSFORMERS = ["vllm", "sglang", "transformers"]
+
+
+@pytest.mark.parametrize("profile", THROUGH_TRANSFORMERS)
+def test_a_directory_is_not_what_engines_make_of_it_through_transformers(model_dir, tmp_path, profile):
+    """Llama 2's tokenizer.json has other ids than vLLM (RULES.md, E1), and serve has no transformers to ask."""
+    unproved = load({"name": "m", "source": str(model_dir), "profile": profile}).models[0]
+    assert unproved.doubt is InexactReason.TOKENIZER
+    assert "`tokenext bundle` would make" in unproved.engine_reason
+    make_bundle(str(model_dir), tmp_path / "file only", None, BundleOptions())
+    unproved = load({"name": "m", "source": str(tmp_path / "file only"), "profile": profile}).models[0]
+    assert unproved.doubt is InexactReason.TOKENIZER
+    bundled = load({"name": "m", "source": str(bundle(model_dir, tmp_path / "b")), "profile": profile}).models[0]
+    assert bundled.doubt is None
+    assert "bundle" not in bundled.engine_reason
+
+
+def test_dynamo_reads_the_file_and_a_model_without_one_is_in_doubt(model_dir, tmp_path):
+    dynamo = {"name": "m", "handoff": "dynamo"}
+    assert load({**dynamo, "source": str(model_dir)}).models[0].doubt is None
+    parts = compose(
+        Contents(origin=Origin({}), versions={}),
+        tokenizer_json=None,
+        transformers_json=(model_dir / "tokenizer.json").read_bytes(),
+        templates={"default": "{{ messages }}"},
+        formats={"default": ContentFormat.STRING},
+    )
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
+    assert load({**dynamo, "source": str(tmp_path)}).models[0].doubt is InexactReason.TOKENIZER
+    assert load({"name": "m", "handoff": "vllm", "source": str(tmp_path)}).models[0].doubt is None
 
 
 def test_settings_stand_over_what_a_bundle_says(model_dir, tmp_path):

@@ -36,7 +36,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0
 
 
 def test_a_script_gets_everything_about_a_request(request_file, model_dir, capsys):
-    told = as_json(capsys, str(request_file), "--source", str(model_dir))
+    told = as_json(capsys, str(request_file), "--source", str(model_dir), "--profile", "dynamo")
     assert told["prompt"].startswith("<|im_start|>user\nZürich \x1b[31m😀<|im_end|>\n")
     assert told["token_ids"] == [piece["id"] for piece in told["pieces"]]
     assert (told["engine"], told["engine_exact"], told["reason"]) == ("fastokens", True, "")
@@ -65,7 +65,7 @@ def test_cut_points_are_ends_of_special_tokens(request_file, model_dir, capsys):
 
 
 def test_a_person_sees_summary_prompt_and_table(request_file, model_dir, capsys):
-    assert main(["render", str(request_file), "--source", str(model_dir)]) == 0
+    assert main(["render", str(request_file), "--source", str(model_dir), "--profile", "dynamo"]) == 0
     told = capsys.readouterr().out
     assert "engine_exact yes\n" in told
     assert "engine       fastokens: agrees with the reference" in told

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -12,6 +13,7 @@ from tests.parity.corpus.case import CHAT, Case
 from tests.parity.fetch import CACHE, TRANSFORMERS, oracle_python
 from tests.parity.models import ParityModel
 from tests.parity.oracles import Answer, OracleError
+from tokenext.canonical import Canonical
 
 __all__ = ["TransformersOracle"]
 
@@ -56,11 +58,12 @@ class TransformersOracle:
     def answers(self, model: ParityModel, cases: Sequence[Case]) -> list[Answer]:
         return list(self._answers(str(model.folder()), cases))
 
-    def canonical_tokenizer(self, model: ParityModel) -> bytes:
-        """tokenizer.json as transformers runs it: the one that its ids can be compared with."""
-        path = CACHE / "models" / model.name / "tokenizer.canonical.json"
-        self._ask({"do": "canonical", "folder": str(model.folder()), "path": str(path)})
-        return path.read_bytes()
+    def read(self, directory: Path) -> Canonical:
+        """The tokenizer as transformers runs it: the oracle is a Canonicalizer, for `tokenext bundle`."""
+        with TemporaryDirectory() as scratch:
+            path = Path(scratch) / "tokenizer.json"
+            self._ask({"do": "canonical", "folder": str(directory), "path": str(path)})
+            return Canonical(path.read_bytes(), {"transformers": TRANSFORMERS})
 
     def _answers(self, folder: str, cases: Sequence[Case]) -> Iterator[Answer]:
         for case in cases:
