@@ -138,7 +138,9 @@ def test_a_directory_is_not_what_engines_make_of_it_through_transformers(model_d
     make_bundle(str(model_dir), tmp_path / "file only", None, BundleOptions())
     unproved = load({"name": "m", "source": str(tmp_path / "file only"), "profile": profile}).models[0]
     assert unproved.doubt is InexactReason.TOKENIZER
-    bundled = load({"name": "m", "source": str(bundle(model_dir, tmp_path / "b")), "profile": profile}).models[0]
+    bundled = load(
+        {"name": "m", "source": str(bundle(model_dir, tmp_path / "b")), "profile": profile}
+    ).models[0]
     assert bundled.doubt is None
     assert "bundle" not in bundled.engine_reason
 
