@@ -131,7 +131,7 @@ THROUGH_TRANSFORMERS = ["vllm", "sglang", "transformers"]
 
 @pytest.mark.parametrize("profile", THROUGH_TRANSFORMERS)
 def test_a_directory_is_not_what_engines_make_of_it_through_transformers(model_dir, tmp_path, profile):
-    """Llama 2's tokenizer.json has other ids than vLLM (RULES.md, E1), and serve has no transformers to ask."""
+    """Llama 2's tokenizer.json has other ids than vLLM (RULES.md, E1), and serve cannot ask transformers."""
     unproved = load({"name": "m", "source": str(model_dir), "profile": profile}).models[0]
     assert unproved.doubt is InexactReason.TOKENIZER
     assert "`tokenext bundle` would make" in unproved.engine_reason
