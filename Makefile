@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-unit test-integration \
-	bench parity e2e-vllm chart clean
+	bench bench-adapter bench-pick simulate parity e2e-vllm chart clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -73,6 +73,15 @@ test-integration: $(READY)  ## run the tests on real Envoy, NATS and Dynamo
 
 bench: $(READY)  ## measure the chain against its alternatives, as ratios in one run (QUICK=1, ONLY=section)
 	@$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(MODEL),--model $(MODEL))
+
+bench-adapter: $(READY)  ## measure the picker's CPU per request beside that of an empty ext_proc
+	@$(BIN)/python -m loadtests.bench.adapter
+
+bench-pick: $(READY)  ## measure a pick among 500 endpoints with a subset hint
+	@$(BIN)/python -m loadtests.bench.picks
+
+simulate: $(READY)  ## what following prefixes is worth: four strategies on 8 mocker workers, table and plot
+	@$(BIN)/python -m loadtests.simulate
 
 parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokenizers and conversations
 	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS))

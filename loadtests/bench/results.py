@@ -69,10 +69,10 @@ class Results:
             )
         console.print(table)
 
-    def summary(self) -> str:
+    def summary(self, what: str = "bench") -> str:
         held = len(self.ratios) - len(self.misses)
         missed = f"; missed: {', '.join(self.misses)}" if self.misses else ""
-        return f"bench: {held} of {len(self.ratios)} bounds hold{missed}"
+        return f"{what}: {held} of {len(self.ratios)} bounds hold{missed}"
 
 
 def machine() -> dict[str, object]:

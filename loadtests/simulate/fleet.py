@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dynamo.runtime import DistributedRuntime
-
 from epp_adapter.endpoints import Endpoint
 from loadtests.stack import dynamo_parts
 from loadtests.stack.dynamo_parts import BLOCK_SIZE, ENDPOINT, DynamoPlane
@@ -111,6 +109,9 @@ class Client:
 
     @classmethod
     async def join(cls, workers: int) -> Self:
+        # It reads its log level when it is imported, so only once the environment is set.
+        from dynamo.runtime import DistributedRuntime  # noqa: PLC0415
+
         runtime = DistributedRuntime(asyncio.get_running_loop(), "file", "tcp", event_plane="nats")
         client = await runtime.endpoint(ENDPOINT).client()
         async with asyncio.timeout(START_SECONDS):

@@ -63,7 +63,9 @@ def test_bounds_hold_where_prefixes_are_followed():
     [
         ({"dynamo": (40, 50.0)}, "dynamo: hit rate by the best possible"),
         ({"random": (60, 100.0)}, "dynamo: hit rate above random"),
+        ({"round-robin": (60, 100.0)}, "internal: hit rate above round-robin"),
         ({"internal": (70, 99.0)}, "internal: first token by random, median"),
+        ({"round-robin": (30, 50.0)}, "dynamo: first token by round-robin, median"),
     ],
 )
 def test_a_strategy_that_gains_too_little_misses_its_bound(changes, what):
@@ -92,7 +94,7 @@ def test_the_report_is_a_table_a_picture_a_file_and_one_line(tmp_path):
     assert document["strategies"]["dynamo"]["hit_rate"] == 0.7
     assert summary(results, bounds) == (
         "simulate: hit rate / first token p50: random 0.30 / 100 ms, round-robin 0.30 / 100 ms, "
-        "internal 0.70 / 50 ms, dynamo 0.70 / 50 ms; ok, 10 bounds hold"
+        "internal 0.70 / 50 ms, dynamo 0.70 / 50 ms; ok, 14 bounds hold"
     )
     poor = outcomes(dynamo=(30, 100.0))
     assert "; MISSED dynamo: hit rate" in summary(poor, check(poor, requests=10, best=0.8))
