@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Protocol
 
@@ -72,14 +73,35 @@ class Endpoint:
         return self.address.rpartition(":")[0].strip("[]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EndpointSnapshot:
     """All known endpoints at one moment. A change replaces the snapshot whole; nobody changes one."""
 
     endpoints: tuple[Endpoint, ...] = ()
 
     def ready(self) -> tuple[Endpoint, ...]:
+        return self._ready
+
+    def allowed(self, hint: "SubsetHint") -> tuple[Endpoint, ...]:
+        """The ready endpoints that a hint names, in their order here."""
+        entries = hint.entries
+        unknown = entries - self._spellings
+        if unknown:
+            entries |= {_hint_entry(entry) for entry in unknown}
+        return tuple([each for each, address, ip in self._names if address in entries or ip in entries])
+
+    # Made once per snapshot, since every pick asks for them and a pool may have hundreds of endpoints.
+    @cached_property
+    def _ready(self) -> tuple[Endpoint, ...]:
         return tuple(endpoint for endpoint in self.endpoints if endpoint.ready)
+
+    @cached_property
+    def _names(self) -> tuple[tuple[Endpoint, str, str], ...]:
+        return tuple((endpoint, endpoint.address, endpoint.ip) for endpoint in self._ready)
+
+    @cached_property
+    def _spellings(self) -> frozenset[str]:
+        return frozenset(name for _, address, ip in self._names for name in (address, ip))
 
 
 class EndpointSource(Protocol):
@@ -124,12 +146,16 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class SubsetHint:
-    """The endpoints a gateway allows for one request: ip:port, or ip for all its ports. Empty allows none."""
+    """The endpoints a gateway allows for one request: ip:port, or ip for all its ports; spelled as it likes.
+
+    Whatever is no address names nobody.
+    """
 
     entries: frozenset[str]
 
     def allows(self, endpoint: Endpoint) -> bool:
-        return endpoint.address in self.entries or endpoint.ip in self.entries
+        """Of one endpoint; of a pool `candidates` tells it faster."""
+        return not {endpoint.address, endpoint.ip}.isdisjoint(map(_hint_entry, self.entries))
 
 
 def parse_subset_hint(value: object) -> SubsetHint | None:
@@ -141,8 +167,8 @@ def parse_subset_hint(value: object) -> SubsetHint | None:
     if value is None:
         return None
     values = value if isinstance(value, list) else [value]
-    entries = [entry for text in values if isinstance(text, str) for entry in text.split(",")]
-    return SubsetHint(frozenset(_hint_entry(entry) for entry in entries))
+    entries = ",".join([text for text in values if isinstance(text, str)]).split(",")
+    return SubsetHint(frozenset(entries))
 
 
 def _hint_entry(entry: str) -> str:
@@ -162,5 +188,4 @@ def _hint_entry(entry: str) -> str:
 
 def candidates(snapshot: EndpointSnapshot, hint: SubsetHint | None) -> tuple[Endpoint, ...]:
     """Ready endpoints that the hint allows, in the snapshot's order."""
-    ready = snapshot.ready()
-    return ready if hint is None else tuple(endpoint for endpoint in ready if hint.allows(endpoint))
+    return snapshot.ready() if hint is None else snapshot.allowed(hint)

@@ -7,7 +7,7 @@ one that picks run on. Between two readings the scheduler counts what it has its
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
@@ -91,16 +91,15 @@ class Scraper:
         self._loads: dict[str, EndpointLoad] = {}
         self._tasks: dict[str, tuple[Endpoint, asyncio.Task[NoReturn]]] = {}
 
-    def load(self, address: str) -> EndpointLoad | None:
-        """The last reading; None where there is none, or it is too old to mean anything."""
-        load = self._loads.get(address)
-        if load is None or self._clock() - load.updated_at > self._options.staleness_seconds:
-            return None
-        return load
+    def loads(self, addresses: Sequence[str]) -> Sequence[EndpointLoad | None]:
+        """The last readings; None where there is none, or it is too old to mean anything."""
+        oldest = self._clock() - self._options.staleness_seconds
+        known = map(self._loads.get, addresses)
+        return [None if load is None or load.updated_at < oldest else load for load in known]
 
     def fresh(self) -> int:
         """How many endpoints have a reading that counts."""
-        return sum(self.load(address) is not None for address in tuple(self._loads))
+        return sum(load is not None for load in self.loads(tuple(self._loads)))
 
     async def run(self) -> NoReturn:
         """Follow the source for ever: whoever comes is scraped, whoever goes is forgotten."""

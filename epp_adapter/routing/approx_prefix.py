@@ -42,8 +42,9 @@ class ApproximatePrefixes:
 
     def overlaps(self, keys: Sequence[int], endpoints: Sequence[Endpoint]) -> Mapping[str, Overlap]:
         del endpoints
-        found = longest_prefixes(keys, self._holders.get)
-        return {self._bits.holder(bit): Overlap(blocks, blocks) for bit, blocks in found.items()}
+        found = longest_prefixes(self._holders.get_each(keys))
+        made = {blocks: Overlap(blocks, blocks) for blocks in set(found.values())}
+        return dict(zip(self._bits.holders(found), map(made.__getitem__, found.values()), strict=True))
 
     def picked(self, endpoint: Endpoint, keys: Sequence[int], num_blocks: int = 0) -> None:
         recent = self._recent.pop(endpoint.address, None)
@@ -53,18 +54,17 @@ class ApproximatePrefixes:
                 self._forget(next(iter(self._recent)))
         self._recent[endpoint.address] = recent
         bit = self._bits.bit(endpoint.address)
+        self._holders.add_all([key for key in keys if key not in recent], bit)
+        for key in keys:
+            recent.pop(key, None)
         # Last block first: an engine too frees the end of a prompt before its beginning, and a prefix without
         # its first block is worth nothing.
-        for key in reversed(keys):
-            if key in recent:
-                del recent[key]
-            else:
-                self._holders.add(key, bit)
-            recent[key] = None
+        recent.update(dict.fromkeys(reversed(keys)))
         capacity = num_blocks if num_blocks and self._auto_tune else self._capacity
-        for key in tuple(islice(recent, max(0, len(recent) - capacity))):
+        forgotten = tuple(islice(recent, max(0, len(recent) - capacity)))
+        for key in forgotten:
             del recent[key]
-            self._holders.discard(key, bit)
+        self._holders.discard_all(forgotten, bit)
 
     def _forget(self, address: str) -> None:
         self._holders.discard_all(self._recent.pop(address), self._bits.bit(address))

@@ -2,7 +2,10 @@
 matched against hundreds of holders with one AND.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Iterator
+from itertools import accumulate, repeat
+from operator import and_
 from typing import Generic, TypeVar
 
 __all__ = ["BlockHolders", "HolderBits", "longest_prefixes"]
@@ -47,11 +50,9 @@ class HolderBits(Generic[H]):
         self._holders[bit] = None
         self._free.append(bit)
 
-    def holder(self, bit: int) -> H:
-        holder = self._holders[bit]
-        if holder is None:
-            raise KeyError(bit)
-        return holder
+    def holders(self, bits: Iterable[int]) -> Iterator[H]:
+        """Who has each of these bits, all of which are given."""
+        return map(self._holders.__getitem__, bits)  # type: ignore[arg-type]  # None stands at free bits only
 
 
 class BlockHolders:
@@ -66,8 +67,17 @@ class BlockHolders:
     def get(self, key: int) -> int:
         return self._masks.get(key, 0)
 
+    def get_each(self, keys: Iterable[int]) -> Iterator[int]:
+        """The bits of each key's holders, as they are asked for."""
+        return map(self._masks.get, keys, repeat(0))
+
     def add(self, key: int, bit: int) -> None:
         self._masks[key] = self._masks.get(key, 0) | 1 << bit
+
+    def add_all(self, keys: Iterable[int], bit: int) -> None:
+        masks, flag = self._masks, 1 << bit
+        for key in keys:
+            masks[key] = masks.get(key, 0) | flag
 
     def discard(self, key: int, bit: int) -> None:
         mask = self._masks.get(key, 0) & ~(1 << bit)
@@ -77,29 +87,27 @@ class BlockHolders:
             self._masks.pop(key, None)
 
     def discard_all(self, keys: Iterable[int], bit: int) -> None:
+        masks, others = self._masks, ~(1 << bit)
         for key in keys:
-            self.discard(key, bit)
+            mask = masks.get(key, 0) & others
+            if mask:
+                masks[key] = mask
+            else:
+                masks.pop(key, None)
 
 
-def longest_prefixes(keys: Sequence[int], held: Callable[[int], int]) -> dict[int, int]:
-    """How many leading keys each holder has, by its bit; who lacks the first one is absent.
+def longest_prefixes(holders: Iterable[int]) -> dict[int, int]:
+    """How many leading blocks each holder has, by its bit; who lacks the first one is absent.
 
-    `held` tells the bits of a key's holders.
+    `holders` are the bits of each block's holders, in the prompt's order.
     """
     found: dict[int, int] = {}
-    still = -1
+    # Who holds all blocks up to each one: fewer and fewer, so that each leaving is found by halving.
+    still = [*accumulate(holders, and_), 0]
     depth = 0
-    for key in keys:
-        now = still & held(key)
-        if now != still:
-            if depth:
-                _record(still & ~now, depth, found)
-            if not now:
-                return found
-            still = now
-        depth += 1
-    if depth:
-        _record(still, depth, found)
+    while mask := still[depth]:
+        depth = bisect_left(still, True, lo=depth + 1, key=mask.__ne__)
+        _record(mask & ~still[depth], depth, found)
     return found
 
 

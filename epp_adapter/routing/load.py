@@ -1,6 +1,6 @@
 """How busy endpoints are: what they say of themselves, and what this process has sent to them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -32,8 +32,8 @@ class EndpointLoad:
 class LoadSource(Protocol):
     """Who reads the endpoints' metrics. Cheap, and never fails: a reading that fails leaves the last one."""
 
-    def load(self, address: str) -> EndpointLoad | None:
-        """The last reading of the endpoint with this address; None where there was none."""
+    def loads(self, addresses: Sequence[str]) -> Sequence[EndpointLoad | None]:
+        """The last reading of each endpoint, in the order of their addresses; None where there is none."""
         ...
 
 
@@ -43,8 +43,8 @@ class FixedLoads:
     def __init__(self, loads: Mapping[str, EndpointLoad] | None = None) -> None:
         self._loads = dict(loads or {})
 
-    def load(self, address: str) -> EndpointLoad | None:
-        return self._loads.get(address)
+    def loads(self, addresses: Sequence[str]) -> Sequence[EndpointLoad | None]:
+        return list(map(self._loads.get, addresses))
 
     def replace(self, address: str, load: EndpointLoad) -> None:
         self._loads[address] = load

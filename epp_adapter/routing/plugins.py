@@ -123,14 +123,15 @@ class PrefixScorer:
     def scores(self, candidates: Candidates) -> Sequence[float]:
         held = candidates.overlaps.get
         overlaps = [held(endpoint.address, NO_OVERLAP) for endpoint in candidates.endpoints]
-        matched = [(overlap.device_blocks, overlap.blocks) for overlap in overlaps]
-        return prefix_scores(
-            matched,
+        distinct = list(set(overlaps))  # hundreds of candidates share a handful of overlaps
+        scores = prefix_scores(
+            [(overlap.device_blocks, overlap.blocks) for overlap in distinct],
             candidates.block_count,
             block_size=candidates.block_size,
             length_weight=self.length_weight,
             max_model_len=self.max_model_len,
         )
+        return list(map(dict(zip(distinct, scores, strict=True)).__getitem__, overlaps))
 
     def picked(self, candidates: Candidates, endpoint: Endpoint) -> Mapping[str, str]:
         del candidates, endpoint

@@ -1,8 +1,8 @@
 """The seam between a scheduler and whoever knows which prompts endpoints hold in their KV caches."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from operator import attrgetter
+from typing import Final, NamedTuple, Protocol
 
 from epp_adapter.endpoints import Endpoint
 from epp_adapter.routing.prefix_index import PrefixIndex, WorkerName
@@ -18,8 +18,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
+class Overlap(NamedTuple):
     """What an endpoint holds of a prompt: leading blocks on the device, and leading blocks in any tier.
 
     `dp_rank` is the data-parallel rank that holds them, where that is known.
@@ -45,14 +44,9 @@ class PrefixKnowledge(Protocol):
         ...
 
 
-def by_dynamo_instance(endpoint: Endpoint) -> WorkerName | None:
-    """Whose events speak for an endpoint in a Dynamo deployment."""
-    return endpoint.dynamo_instance_id
-
-
-def by_address(endpoint: Endpoint) -> WorkerName | None:
-    """Whose events speak for an endpoint where each model server publishes its own."""
-    return endpoint.address
+# Whose events speak for an endpoint: in a Dynamo deployment, and where each model server publishes its own.
+by_dynamo_instance: Final[Callable[[Endpoint], WorkerName | None]] = attrgetter("dynamo_instance_id")
+by_address: Final[Callable[[Endpoint], WorkerName | None]] = attrgetter("address")
 
 
 class ExactPrefixes:
@@ -64,18 +58,16 @@ class ExactPrefixes:
 
     def overlaps(self, keys: Sequence[int], endpoints: Sequence[Endpoint]) -> Mapping[str, Overlap]:
         best = self._index.best_matches(keys)
+        if not best:
+            return {}
         # Hundreds of endpoints share a handful of overlaps: the pool's system prompt, and nothing.
-        made: dict[tuple[int, int, int], Overlap] = {}
-        found: dict[str, Overlap] = {}
-        for endpoint in endpoints if best else ():
-            worker = self._worker_of(endpoint)
-            match = None if worker is None else best.get(worker)
-            if match is not None:
-                overlap = made.get(match)
-                if overlap is None:
-                    overlap = made[match] = Overlap(match[0], match[1], -match[2])
-                found[endpoint.address] = overlap
-        return found
+        made = {match: Overlap(match[0], match[1], -match[2]) for match in set(best.values())}
+        workers = map(self._worker_of, endpoints)
+        return {
+            endpoint.address: made[best[worker]]
+            for endpoint, worker in zip(endpoints, workers, strict=True)
+            if worker in best
+        }
 
     def picked(self, endpoint: Endpoint, keys: Sequence[int], num_blocks: int = 0) -> None:
         """Nothing to learn: the worker will say itself what it holds."""

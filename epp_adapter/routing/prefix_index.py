@@ -12,6 +12,7 @@ match ends at the first block that is missing; clearing empties one data-paralle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import or_
 from typing import Final
 
 from epp_adapter.routing.blocks import chained_key
@@ -237,8 +238,8 @@ class PrefixIndex:
         """The longest prefix of `keys` (`block_keys`) that each rank holds; who holds none is absent."""
         device, anywhere = self._prefixes(keys)
         return {
-            self._bits.holder(bit): PrefixMatch(device.get(bit, 0), blocks)
-            for bit, blocks in anywhere.items()
+            owner: PrefixMatch(device.get(bit, 0), blocks)
+            for (bit, blocks), owner in zip(anywhere.items(), self._bits.holders(anywhere), strict=True)
         }
 
     def best_matches(self, keys: Sequence[int]) -> dict[WorkerName, tuple[int, int, int]]:
@@ -249,9 +250,7 @@ class PrefixIndex:
         """
         device, anywhere = self._prefixes(keys)
         best: dict[WorkerName, tuple[int, int, int]] = {}
-        holder = self._bits.holder
-        for bit, blocks in anywhere.items():
-            owner = holder(bit)
+        for (bit, blocks), owner in zip(anywhere.items(), self._bits.holders(anywhere), strict=True):
             found = (device.get(bit, 0), blocks, -owner.dp_rank)
             known = best.get(owner.worker)
             if known is None or found > known:
@@ -260,7 +259,8 @@ class PrefixIndex:
 
     def _prefixes(self, keys: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
         """Lengths by bit: on the device, and in any tier."""
-        device = longest_prefixes(keys, self._device.get)
+        device = longest_prefixes(self._device.get_each(keys))
         if not len(self._lower):
             return device, device
-        return device, longest_prefixes(keys, lambda key: self._device.get(key) | self._lower.get(key))
+        anywhere = map(or_, self._device.get_each(keys), self._lower.get_each(keys))
+        return device, longest_prefixes(anywhere)

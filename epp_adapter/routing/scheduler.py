@@ -62,7 +62,7 @@ class InternalStrategy:
         if not candidates:
             raise StrategyError(StrategyFault.NO_CANDIDATES, "there is no candidate")
         now = self._clock()
-        loads = tuple(self._loads.load(endpoint.address) for endpoint in candidates)
+        loads = tuple(self._loads.loads([endpoint.address for endpoint in candidates]))
         if self._limits is not None and sheds(request.priority, loads, self._limits, now):
             raise StrategyError(StrategyFault.SHED, "the pool is saturated and the request sheddable")
         keys = self._keys(request)
@@ -89,14 +89,18 @@ class InternalStrategy:
     ) -> Candidates:
         addresses = [endpoint.address for endpoint in endpoints]
         busy = self.in_flight.busy()
-        in_flight = tuple(self.in_flight.count(address) if address in busy else 0 for address in addresses)
+        in_flight = tuple([self.in_flight.count(each) if each in busy else 0 for each in addresses])
         waiting: tuple[int | None, ...] = in_flight
         if any(load is not None for load in loads):
             waiting = tuple(
-                None
-                if load is None
-                else load.waiting + (self.in_flight.since(address, load.updated_at) if address in busy else 0)
-                for address, load in zip(addresses, loads, strict=True)
+                [
+                    None
+                    if load is None
+                    else load.waiting + self.in_flight.since(address, load.updated_at)
+                    if address in busy
+                    else load.waiting
+                    for address, load in zip(addresses, loads, strict=True)
+                ]
             )
         overlaps: Mapping[str, Overlap] = {}
         if self._prefixes is not None and keys:
@@ -122,7 +126,7 @@ class InternalStrategy:
                 response_headers.update(weighted.scorer.picked(view, endpoint))
         cached_tokens = None
         if self._prefixes is not None and view.request.token_ids:
-            load = self._loads.load(chosen.address)
+            (load,) = self._loads.loads((chosen.address,))
             self._prefixes.knowledge.picked(chosen, keys, load.num_blocks if load else 0)
             cached_tokens = overlap.device_blocks * self._prefixes.block_size
         return _InternalPick(

@@ -64,7 +64,9 @@ def kv_cache_utilization_scores(utilization: Sequence[float | None]) -> list[flo
     """kv-cache-utilization-scorer: the free part of the KV cache."""
     if all(used is None for used in utilization):
         return [1.0] * len(utilization)
-    return [0.0 if used is None else min(1.0, max(0.0, 1.0 - used)) for used in utilization]
+    return [
+        0.0 if used is None or used >= 1.0 else 1.0 if used <= 0.0 else 1.0 - used for used in utilization
+    ]
 
 
 def lora_affinity_scores(loads: Sequence[EndpointLoad | None], adapter: str) -> list[float]:
@@ -103,13 +105,12 @@ def prefix_scores(
     """
     if not block_count:
         return [0.0] * len(matched)
-    scores: dict[tuple[int, int], float] = {}
-    for match in set(matched):  # hundreds of candidates share a handful of matches
-        device_blocks, blocks = match
+    scores = []
+    for device_blocks, blocks in matched:
         credited = device_blocks + LOWER_TIER_CREDIT * (blocks - device_blocks)
         share = min(1.0, credited / block_count)
         if length_weight:
             length = min(1.0, credited * block_size / max_model_len) ** 2
             share = length_weight * length + (1.0 - length_weight) * share
-        scores[match] = share
-    return [scores[match] for match in matched]
+        scores.append(share)
+    return scores

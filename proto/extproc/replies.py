@@ -74,7 +74,8 @@ def _plain(value: Any) -> object | None:
     if kind == "struct_value":
         return {key: _plain(field) for key, field in value.struct_value.fields.items()}
     if kind == "list_value":
-        return [_plain(item) for item in value.list_value.values]
+        # A subset hint has hundreds of texts, and nothing else: they are read at once.
+        return [item.string_value or _plain(item) for item in value.list_value.values]
     if kind in (None, "null_value"):
         return None
     plain: object = getattr(value, kind)

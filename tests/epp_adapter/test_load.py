@@ -30,6 +30,6 @@ def test_only_what_was_sent_after_a_reading_is_new_to_it():
 def test_the_fake_source_tells_what_it_was_told():
     load = EndpointLoad(waiting=1, running=2, kv_utilization=0.5, updated_at=1.0)
     loads = FixedLoads({A: load})
-    assert (loads.load(A), loads.load(B)) == (load, None)
+    assert list(loads.loads([A, B])) == [load, None]
     loads.replace(B, load)
-    assert loads.load(B) == load
+    assert list(loads.loads([B])) == [load]

@@ -68,6 +68,11 @@ async def scraping(source, **options):
                 await running
 
 
+def reading(scraper, address):
+    (load,) = scraper.loads([address])
+    return load
+
+
 async def until(condition):
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110  # no event tells
@@ -81,13 +86,13 @@ def server():
 
 async def test_a_reading_is_kept_and_renewed(server):
     async with served(server) as address, scraping(FixedEndpoints(Endpoint(address))) as (scraper, _):
-        assert scraper.load(address) is None
-        await until(lambda: scraper.load(address))
-        assert scraper.load(address).waiting == 2
+        assert reading(scraper, address) is None
+        await until(lambda: reading(scraper, address))
+        assert reading(scraper, address).waiting == 2
         server.page = VLLM.replace(b"} 2.0", b"} 9.0")
-        await until(lambda: scraper.load(address).waiting == 9)
+        await until(lambda: reading(scraper, address).waiting == 9)
         assert scraper.fresh() == 1
-        assert scraper.load("10.0.0.1:1") is None
+        assert reading(scraper, "10.0.0.1:1") is None
         assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
@@ -108,12 +113,12 @@ async def test_a_failed_scrape_leaves_the_last_reading_until_it_is_stale(
     status, page, delay = answer
     monkeypatch.setattr(scrape, "MAX_PAGE_BYTES", len(VLLM) * 10)
     async with served(server) as address, scraping(FixedEndpoints(Endpoint(address))) as (scraper, scrapes):
-        await until(lambda: scraper.load(address))
+        await until(lambda: reading(scraper, address))
         server.status, server.page, server.delay = status, page, delay
         await until(lambda: scrapes[-1].outcome is outcome)
         if not delay:
-            assert scraper.load(address) is not None
-        await until(lambda: scraper.load(address) is None)
+            assert reading(scraper, address) is not None
+        await until(lambda: reading(scraper, address) is None)
         assert scraper.fresh() == 0
 
 
@@ -132,9 +137,9 @@ async def test_who_leaves_is_forgotten_and_who_comes_is_asked(server):
         await asyncio.sleep(0.03)
         assert server.asked == 0
         source.replace(Endpoint(address))
-        await until(lambda: scraper.load(address))
+        await until(lambda: reading(scraper, address))
         source.replace()
-        await until(lambda: scraper.load(address) is None)
+        await until(lambda: reading(scraper, address) is None)
         asked = server.asked
         await asyncio.sleep(0.05)
         assert server.asked <= asked + 1
@@ -149,8 +154,8 @@ async def test_a_label_names_the_engine(server):
             await until(lambda: scrapes)
             assert scrapes[0].outcome is ScrapeOutcome.NO_METRICS
         async with scraping(FixedEndpoints(labelled), **options) as (scraper, _):
-            await until(lambda: scraper.load(address))
-            assert scraper.load(address).block_size == 64
+            await until(lambda: reading(scraper, address))
+            assert reading(scraper, address).block_size == 64
 
 
 async def test_a_port_of_its_own_may_have_the_metrics(server):
@@ -158,7 +163,7 @@ async def test_a_port_of_its_own_may_have_the_metrics(server):
         port = int(address.rpartition(":")[2])
         elsewhere = Endpoint("127.0.0.1:1")
         async with scraping(FixedEndpoints(elsewhere), port=port) as (scraper, _):
-            await until(lambda: scraper.load("127.0.0.1:1"))
+            await until(lambda: reading(scraper, "127.0.0.1:1"))
 
 
 async def test_no_more_are_asked_at_once_than_may_be(server):
