@@ -44,7 +44,7 @@ from epp_adapter.settings import (
     listen_address,
     load_settings,
 )
-from extproc.server import Server, ServerOptions
+from extproc.server import Server, ServerOptions, TlsOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 
@@ -131,7 +131,7 @@ async def _serve(settings: Settings, config: Path) -> None:
             routing = _routing(settings, pool, strategies, metrics, records)
             background = [*pool.background, *followers]
             await _serve_routing(
-                settings, routing, registry, strategies, background=background, synced=pool.synced
+                settings, config, routing, registry, strategies, background=background, synced=pool.synced
             )
 
 
@@ -182,6 +182,7 @@ def _routing(
 
 async def _serve_routing(
     settings: Settings,
+    config: Path,
     routing: Routing,
     registry: CollectorRegistry,
     strategies: _Strategies,
@@ -189,10 +190,12 @@ async def _serve_routing(
     background: Sequence[Callable[[], Coroutine[Any, Any, Any]]],
     synced: Callable[[], Awaitable[None]],
 ) -> None:
+    tls = settings.tls
     options = ServerOptions(
         listen=settings.listen,
         session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
         drain_seconds=settings.drain_seconds,
+        tls=TlsOptions(tls.listen, config.parent / tls.certificate, config.parent / tls.key) if tls else None,
     )
     server = Server(options, lambda: EppExchange(routing))
     async with AsyncExitStack() as stack:

@@ -33,6 +33,7 @@ __all__ = [
     "RoundRobinSettings",
     "Settings",
     "StrategySettings",
+    "TlsSettings",
     "TokenizationSettings",
     "VllmEventsSettings",
     "listen_address",
@@ -123,6 +124,16 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lora: bool = False
 
 
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`listen` is host:port, beside the plain one. `certificate` and `key` are PEM files, relative to the
+    settings file, read at start.
+    """
+
+    listen: str
+    certificate: Annotated[str, Meta(min_length=1)]
+    key: Annotated[str, Meta(min_length=1)]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`default_strategy` picks where a request names none in x-routing-strategy. `fallback` is asked, in
     order, where the first strategy cannot pick. `admin` is where /metrics is served; None: nowhere.
@@ -130,7 +141,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `scrape` None: no metrics are scraped. `destination_fallbacks`: how many endpoints a destination
     names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
     `require_model`: a body without a model is 400. `objectives` are priorities by name, where no pool says
-    them. `models` are by the names of tokenext's catalog.
+    them. `models` are by the names of tokenext's catalog. `tls` is
+    for gateways that call nothing but TLS.
     """
 
     listen: str
@@ -150,6 +162,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     objectives: dict[str, int] = {}
     model_rewrites: list[RewriteSettings] = []
     tokenization: TokenizationSettings = TokenizationSettings()
+    tls: TlsSettings | None = None
     models: dict[str, ModelSettings] = {}
 
     def chain(self, name: str) -> tuple[str, ...]:
@@ -174,6 +187,8 @@ def parse_settings(
     _check_address(settings.listen, source, "listen", unix=True)
     if settings.admin is not None:
         _check_address(settings.admin, source, "admin", unix=False)
+    if settings.tls is not None:
+        _check_address(settings.tls.listen, source, "tls.listen", unix=False)
     if settings.tokenization.address is not None:
         _check_address(settings.tokenization.address, source, "tokenization.address", unix=True)
     fixed = bool(settings.objectives or settings.model_rewrites)

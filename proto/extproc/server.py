@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -23,7 +24,7 @@ from extproc.exchange import Exchange
 from extproc.session import Replies, Session, SessionOptions
 from extproc.verdict import NO_EDIT, PASS
 
-__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Register", "Server", "ServerOptions"]
+__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Register", "Server", "ServerOptions", "TlsOptions"]
 
 _log = logging.getLogger(__name__)
 _END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
@@ -43,11 +44,21 @@ DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """One more address, host:port, that speaks TLS. The files are PEM and read at start."""
+
+    listen: str
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ServerOptions:
     """`listen` is "unix:/path" or "host:port" (port 0: any free one, see `Server.address`).
 
     `fail_open`: what a crash of an exchange means for its request. True lets it pass unchanged, False answers
-    500. `drain_seconds`: how long open streams may still run after SIGTERM.
+    500. `drain_seconds`: how long open streams may still run after SIGTERM. `tls` is served beside `listen`,
+    which stays as it is: probes cannot speak TLS.
     """
 
     listen: str
@@ -55,6 +66,7 @@ class ServerOptions:
     fail_open: bool = False
     drain_seconds: float = 30.0
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    tls: TlsOptions | None = None
 
 
 class ExternalProcessor:
@@ -153,11 +165,12 @@ class Server:
         self._processor = ExternalProcessor(open_exchange, options.session, fail_open=options.fail_open)
         self._stopping = asyncio.Event()
         self.address = options.listen
+        self.tls_address: str | None = None
 
     async def start(self) -> None:
         """Bind and serve; liveness is on, readiness is off. From here on SIGTERM and SIGINT drain.
 
-        Raises OSError if the address is taken.
+        Raises OSError if an address is taken, or a certificate cannot be read or used.
         """
         _register(self._server, self._processor)
         for register in self._services.values():
@@ -171,11 +184,21 @@ class Server:
             raise OSError(f"cannot listen on {self._options.listen}") from error
         if not self._options.listen.startswith("unix:"):
             self.address = f"{self._options.listen.rpartition(':')[0]}:{port}"
+        if self._options.tls is not None:
+            self.tls_address = self._listen_tls(self._options.tls)
         # Before anybody can see that we serve: who sees it may stop us.
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, self.stop)
         await self._server.start()
+
+    def _listen_tls(self, tls: TlsOptions) -> str:
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        try:
+            port = self._server.add_secure_port(tls.listen, grpc.ssl_server_credentials([pair]))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {tls.listen} with {tls.certificate}") from error
+        return f"{tls.listen.rpartition(':')[0]}:{port}"
 
     async def set_ready(self, *, ready: bool) -> None:
         status = (

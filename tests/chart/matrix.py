@@ -110,6 +110,7 @@ MORE: Mapping[str, Values] = {
         "dynamo": {"discovery": "etcd", "etcd": {"enabled": True}},
         "epp": {"strategies": {"internal": {"kind": "internal"}, "round-robin": {"kind": "round-robin"}}},
     },
+    "kgateway-own-certificate": {"provider": "kgateway", **ROUTED, "epp": {"tls": {"secretName": "picker"}}},
     "own-pool": {"pool": {"create": False, "name": "theirs"}},
     "own-accounts": {"serviceAccount": {"create": False}, "rbac": {"create": False}},
     "two-models": {

@@ -3,6 +3,7 @@ import pytest
 from epp_adapter.settings import (
     DynamoSettings,
     RoundRobinSettings,
+    TlsSettings,
     listen_address,
     load_settings,
     parse_settings,
@@ -105,6 +106,24 @@ def test_a_mistake_on_the_command_line_names_the_option(option):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         load_settings(tmp_path / "none.yaml")
+
+
+def test_tls_is_one_more_address_with_its_files():
+    settings = parse(GOOD + 'tls: {listen: "0.0.0.0:9003", certificate: tls.crt, key: /keys/tls.key}\n')
+    assert settings.tls == TlsSettings("0.0.0.0:9003", "tls.crt", "/keys/tls.key")
+
+
+@pytest.mark.parametrize(
+    ("tls", "message"),
+    [
+        ('{listen: "unix:/run/epp.sock", certificate: a, key: b}', r"tls\.listen: is not host:port"),
+        ('{listen: "0.0.0.0:9003", certificate: a}', "key"),
+        ('{listen: "0.0.0.0:9003", certificate: "", key: b}', "certificate"),
+    ],
+)
+def test_a_mistake_in_tls_is_named(tls, message):
+    with pytest.raises(SettingsError, match=message):
+        parse(f"{GOOD}tls: {tls}\n")
 
 
 def test_an_address_is_split_for_a_socket():

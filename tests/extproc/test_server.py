@@ -5,17 +5,22 @@ import json
 import os
 import signal
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.errors import OverloadedError, PeerProtocolError
 from extproc.events import BodyMode, ResponseStarted, ResponseTrailers, Termination
 from extproc.exchange import PassingExchange
-from extproc.server import HEALTH_SERVICES, Server, ServerOptions
+from extproc.server import HEALTH_SERVICES, Server, ServerOptions, TlsOptions
 from extproc.verdict import PASS, ResponseEdit, Verdict
 from tests.extproc.envoy_messages import (
     header_changes,
@@ -94,6 +99,58 @@ async def refuse(_):
 
 async def until_closed(exchange):
     await asyncio.wait_for(exchange.is_closed.wait(), 5)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A self-signed one for 127.0.0.1, as TlsOptions takes it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "picker")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("picker")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (tmp_path / "tls.crt").write_bytes(made.public_bytes(pem))
+    (tmp_path / "tls.key").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return TlsOptions("127.0.0.1:0", tmp_path / "tls.crt", tmp_path / "tls.key")
+
+
+async def test_with_a_certificate_the_same_service_is_served_over_tls_beside_the_plain_one(certificate):
+    async with serving(PassingExchange(), tls=certificate) as (server, plain):
+        credentials = grpc.ssl_channel_credentials(certificate.certificate.read_bytes())
+        named = [("grpc.ssl_target_name_override", "picker")]
+        async with grpc.aio.secure_channel(server.tls_address, credentials, named) as secure:
+            for channel in (plain, secure):
+                reply = await health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(service="readiness")
+                )
+                assert reply.status == SERVING
+            call = opened(secure)
+            await call.write(first(end=True))
+            assert (await call.read()).HasField("request_headers")
+            await call.done_writing()
+
+
+@pytest.mark.parametrize("file", ["tls.crt", "tls.key"])
+async def test_a_certificate_that_cannot_be_used_keeps_the_server_from_starting(certificate, file, tmp_path):
+    (tmp_path / file).write_text("not a certificate")
+    server = Server(ServerOptions("127.0.0.1:0", tls=certificate), PassingExchange)
+    with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:0 with .*tls\.crt"):
+        await server.start()
+
+
+async def test_a_certificate_that_is_not_there_is_named(certificate, tmp_path):
+    (tmp_path / "tls.key").unlink()
+    server = Server(ServerOptions("127.0.0.1:0", tls=certificate), PassingExchange)
+    with pytest.raises(FileNotFoundError, match=r"tls\.key"):
+        await server.start()
 
 
 async def test_health_tells_liveness_from_readiness():

@@ -51,6 +51,12 @@ fallback:
   - round-robin
   {{- else }} []
   {{- end }}
+{{- if include "chain.pickerTls" . }}
+tls:
+  listen: 0.0.0.0:{{ .Values.epp.tls.port }}
+  certificate: /etc/epp-tls/tls.crt
+  key: /etc/epp-tls/tls.key
+{{- end }}
 drain_seconds: {{ .Values.epp.drainSeconds }}
 clear_route_cache: {{ .Values.epp.clearRouteCache }}
 require_model: {{ .Values.epp.requireModel }}

@@ -114,6 +114,11 @@ NONE
 {{- ternary "FULL_DUPLEX_STREAMED" "NONE" (not (empty .Values.modelRewrites)) -}}
 {{- end -}}
 
+{{/* "true" where the gateway's own picker filter calls the picker over TLS, whatever certificate it has. */}}
+{{- define "chain.pickerTls" -}}
+{{- if or (eq .Values.provider "kgateway") (and (eq .Values.provider "envoygateway") (eq .Values.envoyGateway.endpointPicker "aiGateway")) -}}true{{- end -}}
+{{- end -}}
+
 {{- define "chain.gatewayNamespace" -}}
 {{- .Values.gateway.namespace | default .Release.Namespace -}}
 {{- end -}}

@@ -52,11 +52,13 @@ Here only what values decide is filled in; tests/chart holds the result equal to
 {{- if eq .Values.epp.failureMode "FailOpen" -}}
 {{- $_ := set $epp.typedConfig "failureModeAllow" true -}}
 {{- end -}}
-{{- $forwarded := list -}}
-{{- range $epp.typedConfig.metadataOptions.forwardingNamespaces.untyped -}}
-{{- $forwarded = append $forwarded (ternary $namespace . (eq . "tokenext")) -}}
+{{- range $direction, $namespaces := $epp.typedConfig.metadataOptions -}}
+{{- $names := list -}}
+{{- range $namespaces.untyped -}}
+{{- $names = append $names (ternary $namespace . (eq . "tokenext")) -}}
 {{- end -}}
-{{- $_ := set $epp.typedConfig.metadataOptions.forwardingNamespaces "untyped" $forwarded -}}
+{{- $_ := set $namespaces "untyped" (uniq $names) -}}
+{{- end -}}
 
 {{- $filters := list $epp (last $manager.httpFilters) -}}
 {{- if $inChain -}}
