@@ -1,0 +1,77 @@
+"""Schema, values, README and the services' own settings say the same."""
+
+import json
+from typing import get_args
+
+import helm_python
+import msgspec
+import yaml
+
+from tests.chart import values_table
+from tests.chart.rendering import CHART
+from tokenext.engine import EngineName
+from tokenext.handoff import Handoff
+from tokenext.profiles import ProfileName
+from tokenext.settings import ModelSettings
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+
+def test_helm_finds_nothing_to_say_against_the_chart():
+    report = helm_python.lint(CHART, strict=True)
+    assert report["errors"] == []
+    assert [each for each in report["messages"] if each["severity"] > 1] == []
+
+
+def test_the_readmes_table_is_what_schema_and_values_say():
+    assert values_table.readme() == values_table.README.read_text(encoding="utf-8"), (
+        "python -m tests.chart docs"
+    )
+
+
+def same_keys(schema, values, path):
+    expected = set(schema["properties"]) - {"global"}
+    assert expected == set(values), f"{path}: {expected ^ set(values)}"
+    for name in expected:
+        inner = schema["properties"][name]
+        if "properties" in inner and inner["type"] == "object":
+            same_keys(inner, values[name], f"{path}.{name}")
+
+
+def test_every_value_has_a_default_and_every_default_is_known():
+    same_keys(SCHEMA, VALUES, "values")
+
+
+def test_every_value_is_described_in_a_sentence():
+    for path, schema, _ in values_table.leaves(SCHEMA, VALUES):
+        assert schema["description"].endswith("."), path
+        assert "|" not in schema["description"], f"{path}: breaks the table"
+
+
+def test_nothing_unknown_is_let_through():
+    def closed(schema, path):
+        if schema.get("type") == "object" and "properties" in schema:
+            assert schema["additionalProperties"] is False or path.endswith("strategies.*"), path
+            for name, inner in schema["properties"].items():
+                closed(inner, f"{path}.{name}")
+        if isinstance(schema.get("items"), dict):
+            closed(schema["items"], f"{path}[]")
+
+    closed(SCHEMA, "values")
+
+
+def test_a_models_words_are_those_of_tokenexts_settings():
+    properties = SCHEMA["properties"]["models"]["items"]["properties"]
+    assert set(properties) == {each.name for each in msgspec.structs.fields(ModelSettings)}
+    for name, values in (("handoff", Handoff), ("profile", ProfileName), ("engine", EngineName)):
+        assert set(properties[name]["enum"]) == {each.value for each in values}
+
+
+def test_the_kinds_of_strategies_are_those_of_the_pickers_settings():
+    from epp_adapter.settings import StrategySettings
+
+    kinds = SCHEMA["properties"]["epp"]["properties"]["strategies"]["additionalProperties"]["properties"][
+        "kind"
+    ]
+    assert set(kinds["enum"]) == {each.__struct_config__.tag for each in get_args(StrategySettings)}
