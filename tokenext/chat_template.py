@@ -28,6 +28,8 @@ _DEFAULT_BOUNDS: Final = RenderBounds()
 # template strips content.
 _END_MARK: Final = "\ue000tokenext:final\ue000 "
 _PIECES_AT_ONCE: Final = 64
+# As Python writes what has no text of its own (a method, an iterator): by its place in memory.
+_ADDRESS: Final = " at 0x"
 
 
 class TemplateSourceError(ValueError):
@@ -85,13 +87,12 @@ class ChatTemplate:
     ) -> str:
         """The prompt. Raises Declined where the template fails, refuses or goes out of its bounds.
 
-        `doubts` takes the notes of a watched template.
+        A template that prints a place in memory fails: the engine would print another. `doubts` takes the
+        notes of a watched template.
         """
-        arguments: dict[str, Any] = {**variables, "messages": messages, DOUBTS: doubts}
+        arguments: dict[str, Any] = {**variables, "messages": messages}
         try:
-            if self._bounds is None:
-                return self._template.render(arguments)
-            return self._bounded(arguments, self._bounds)
+            return self._proper_text(arguments, doubts)
         except RenderTimeError:
             raise Declined(SkipReason.RENDER_DEADLINE) from None
         except RenderLimitError:
@@ -100,6 +101,18 @@ class ChatTemplate:
         # KeyError, RecursionError and more, and each of them means just that it cannot render this.
         except Exception:  # noqa: BLE001  # as said
             raise Declined(SkipReason.RENDER_FAILED) from None
+
+    def _proper_text(self, arguments: dict[str, Any], doubts: Doubts | None) -> str:
+        prompt = self._text({**arguments, DOUBTS: doubts})
+        # Clients send such texts, too, when they ask about programs.
+        if _ADDRESS in prompt and _ADDRESS in self._text(_without_addresses(arguments)):
+            raise jinja2.TemplateError("a place in memory")
+        return prompt
+
+    def _text(self, arguments: dict[str, Any]) -> str:
+        if self._bounds is None:
+            return self._template.render(arguments)
+        return self._bounded(arguments, self._bounds)
 
     def _bounded(self, arguments: dict[str, Any], bounds: RenderBounds) -> str:
         budget = Budget(bounds)
@@ -136,6 +149,16 @@ class ChatTemplate:
             raise Declined(SkipReason.RENDER_FAILED)
         stripped = not marked.startswith(_END_MARK, end)
         return marked[:end].rstrip() if stripped else marked[:end]
+
+
+def _without_addresses(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(_ADDRESS, "")
+    if isinstance(value, Mapping):
+        return {_without_addresses(key): _without_addresses(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_addresses(item) for item in value]
+    return value
 
 
 def _marked(content: JsonValue) -> tuple[JsonValue, str]:

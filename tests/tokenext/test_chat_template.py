@@ -36,6 +36,22 @@ def test_tojson_takes_the_arguments_of_json_dumps():
     assert render("{{ v | tojson(separators=(',', ':')) }}", v={"a": 1, "b": 2}) == '{"a":1,"b":2}'
 
 
+@pytest.mark.parametrize(
+    "shown", ["{{ d.items }}", "{{ [d.get] }}", "{{ [1] | map('string') }}", "{{ 'x' ~ d.get }}"]
+)
+def test_a_place_in_memory_is_never_printed_since_the_engine_would_print_another(shown):
+    assert decline(shown, d={"a": 1}) is SkipReason.RENDER_FAILED
+    said = {"role": "user", "content": "What is <function f at 0x7f00>?"}
+    assert decline("{{ messages[0].content }}" + shown, said, d={"a": 1}) is SkipReason.RENDER_FAILED
+
+
+def test_a_client_may_say_where_things_are_in_memory():
+    said = {"role": "user", "content": "What is <function f at 0x7f00>?"}
+    source = "{{ messages[0].content }}{{ d | tojson }}{{ d.items is defined }}"
+    shown = 'What is <function f at 0x7f00>?{"at 0x1": [" at 0x2"]}True'
+    assert render(source, said, d={"at 0x1": [" at 0x2"]}) == shown
+
+
 def test_blocks_take_their_line_with_them():
     assert render("a\n  {% if true %}\nb\n  {% endif %}\nc") == "a\nb\nc"
 

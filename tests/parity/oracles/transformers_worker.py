@@ -2,7 +2,7 @@
 
 It knows nothing of this project. What a request means here is what a caller of transformers would write:
 messages and tools as they are, template arguments as keyword arguments, a completion's prompt through the
-tokenizer's call.
+tokenizer's call, with `add_special_tokens` where the request has it.
 """
 
 import json
@@ -35,7 +35,8 @@ def completion(tokenizer: Any, body: dict[str, Any]) -> list[int]:
     prompt = body["prompt"]
     if not isinstance(prompt, str) or not prompt:
         raise ValueError("one prompt at a time, as text")
-    return list(tokenizer(prompt)["input_ids"])
+    given = {"add_special_tokens": body["add_special_tokens"]} if "add_special_tokens" in body else {}
+    return list(tokenizer(prompt, **given)["input_ids"])
 
 
 def canonical(tokenizer: Any, path: str) -> None:
