@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -53,6 +54,24 @@ class TestCommandLine:
         told = capsys.readouterr()
         assert told.out == ""
         assert told.err == f"tokenext: {config}: admin: must be host:port, as in 127.0.0.1:9000\n"
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [(None, "is missing"), (b"{", "is no usable tokenizer"), (b"", "is no usable")],
+    )
+    def test_a_model_without_a_sound_tokenizer_does_not_start_and_is_named(
+        self, tmp_path, model_dir, capsys, content, problem
+    ):
+        broken = shutil.copytree(model_dir, tmp_path / "broken")
+        (broken / "tokenizer.json").unlink()
+        if content is not None:
+            (broken / "tokenizer.json").write_bytes(content)
+        write(tmp_path / "t.yaml", broken)
+        assert main(["serve", "--config", str(tmp_path / "t.yaml")]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith(f"tokenext: {broken}/tokenizer.json: {problem}")
+        assert told.err.count("\n") == 1
 
     def test_a_missing_file_is_named(self, capsys):
         assert main(["serve", "--config", "/no/such.yaml"]) == 2
