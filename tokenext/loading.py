@@ -17,7 +17,7 @@ from tokenext.engines.choice import UnusableEngineError, choose
 from tokenext.engines.huggingface import TokenizerFileError
 from tokenext.hub import locate
 from tokenext.model_files import ModelFiles, read_model, read_template
-from tokenext.model_hints import Renderer
+from tokenext.model_hints import Renderer, is_changed_by_dynamo
 from tokenext.parity import OracleKind, Verification
 from tokenext.prefix_cache import with_prefix_cache
 from tokenext.prefix_tree import PrefixTree
@@ -89,7 +89,7 @@ def load_model(
     directory = locate(model.source, source=source, key=f"{key}.source")
     override = Path(model.chat_template) if model.chat_template else None
     files, template_kwargs, max_length = _read(directory, model, override)
-    tokenizer_json, doubt = _tokenizer(files, profile_type.name)
+    tokenizer_json, doubt = _tokenizer(files, profile_type)
     try:
         choice = choose(tokenizer_json, model.engine)
     except TokenizerFileError as error:
@@ -117,7 +117,7 @@ def load_model(
         loras=model.loras,
         digest=digest(tokenizer_json, files.chat_templates, files.special_tokens, template_kwargs),
         engine=caching.engine,
-        engine_reason=choice.reason if doubt is None else f"{choice.reason}; {_UNPROVED}",
+        engine_reason=f"{choice.reason}; {_UNPROVED[doubt]}" if doubt in _UNPROVED else choice.reason,
         profile=profile,
         handoff=model.handoff,
         prefix_cache=caching.state,
@@ -142,25 +142,28 @@ def _read(
     return files, template_kwargs, model.max_length or manifest.max_length
 
 
-# Dynamo's frontend reads tokenizer.json. Measured with Llama 2's: transformers makes one of other ids of it.
-# Every other engine loads through transformers.
-_READS_THE_FILE: Final = frozenset({DynamoProfile.name})
+_UNPROVED: Final = {
+    InexactReason.TOKENIZER: (
+        "not known to be the engine's own tokenizer, which `tokenext bundle` would make: no hand-off"
+    ),
+    InexactReason.ENGINE_RULE: "Dynamo may change this model's prompts, by its worker's parsers: no hand-off",
+}
 
 
-_UNPROVED: Final = (
-    "not known to be the engine's own tokenizer, which `tokenext bundle` would make: no hand-off"
-)
+def _tokenizer(files: ModelFiles, profile: _ProfileType) -> tuple[bytes, InexactReason | None]:
+    """The tokenizer that engines of this profile work with, or one in its place, and why no id is exact.
 
-
-def _tokenizer(files: ModelFiles, profile: str) -> tuple[bytes, InexactReason | None]:
-    """The tokenizer that engines of this profile work with, and the doubt where another has to stand for it.
-
-    What transformers makes of a file is known by its doing alone: the rules are those of its version.
+    Dynamo's frontend reads tokenizer.json, every other engine loads through transformers. Measured with Llama
+    2's: transformers makes one of other ids of it. How it does so is known by its doing alone.
     """
-    theirs = files.tokenizer_json if profile in _READS_THE_FILE else files.transformers_json
-    if theirs is None or (profile in _READS_THE_FILE and files.without_file):
+    if profile is DynamoProfile:
+        if files.without_file:
+            return files.tokenizer_json, InexactReason.TOKENIZER
+        changed = is_changed_by_dynamo(files.model_type)
+        return files.tokenizer_json, InexactReason.ENGINE_RULE if changed else None
+    if files.transformers_json is None:
         return files.tokenizer_json, InexactReason.TOKENIZER
-    return theirs, None
+    return files.transformers_json, None
 
 
 def _verification(model: ModelSettings, profile: Profile, key: str, *, source: str) -> Verification | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from extproc.verdict import JsonValue
 
-__all__ = ["Renderer", "context_length", "renderer"]
+__all__ = ["Renderer", "context_length", "is_changed_by_dynamo", "renderer"]
 
 
 class Renderer(StrEnum):
@@ -20,8 +20,11 @@ class Renderer(StrEnum):
 
 
 # config.json's model_type of models for which engines have code instead of a chat template
-# (Dynamo: lib/llm/src/preprocessor/prompt/deepseek_*.rs).
-_DEDICATED: Final = ("deepseek_v3", "deepseek_v4")
+# (Dynamo: lib/llm/src/preprocessor/prompt/deepseek_*.rs and RULES.md L4; vLLM 0.32: config/model.py).
+_DEDICATED: Final = ("deepseek_v3", "deepseek_v4", "kimi_k3", "kimi_audio", "inkling")
+# Models whose parsers, named in Dynamo's worker and unseen from here, change the prompt; and templates that
+# Dynamo patches (RULES.md W1 to W3, L5).
+_CHANGED_BY_DYNAMO: Final = ("glm4", "minimax_m3", "kimi", "gemma4")
 _HARMONY: Final = "gpt_oss"
 _MISTRAL_FILES: Final = re.compile(r"tekken\.json|tokenizer\.model\.v\d.*")
 
@@ -33,6 +36,11 @@ def renderer(model_type: str, files: Collection[str]) -> Renderer:
     if any(_MISTRAL_FILES.fullmatch(name) for name in files):
         return Renderer.MISTRAL
     return Renderer.DEDICATED if model_type.startswith(_DEDICATED) else Renderer.CHAT_TEMPLATE
+
+
+def is_changed_by_dynamo(model_type: str) -> bool:
+    """Whether Dynamo may do more to the model's prompts than its files and the request tell."""
+    return model_type.startswith(_CHANGED_BY_DYNAMO)
 
 
 def context_length(config: Mapping[str, JsonValue]) -> int | None:

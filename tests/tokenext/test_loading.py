@@ -64,7 +64,7 @@ def test_a_template_of_the_operator_is_used_and_changes_the_digest(model_dir, tm
     assert plain.digest != other.digest
 
 
-@pytest.mark.parametrize("model_type", ["deepseek_v3", "deepseek_v32", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["deepseek_v3", "deepseek_v32", "gpt_oss", "kimi_k3", "inkling"])
 def test_models_that_engines_have_code_of_their_own_for_are_never_exact(copy, model_type):
     (copy / "config.json").write_text(json.dumps({"model_type": model_type}))
     model = load({"name": "m", "source": str(copy)}).models[0]
@@ -143,6 +143,14 @@ def test_a_directory_is_not_what_engines_make_of_it_through_transformers(model_d
     ).models[0]
     assert bundled.doubt is None
     assert "bundle" not in bundled.engine_reason
+
+
+@pytest.mark.parametrize("model_type", ["glm4_moe", "minimax_m3", "kimi_k25", "gemma4"])
+def test_what_dynamos_workers_may_do_to_prompts_is_not_seen_from_here(copy, model_type):
+    (copy / "config.json").write_text(json.dumps({"model_type": model_type}))
+    model = load({"name": "m", "source": str(copy), "handoff": "dynamo"}).models[0]
+    assert model.doubt is InexactReason.ENGINE_RULE
+    assert "by its worker's parsers" in model.engine_reason
 
 
 def test_dynamo_reads_the_file_and_a_model_without_one_is_in_doubt(model_dir, tmp_path):
