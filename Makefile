@@ -84,7 +84,8 @@ simulate: $(READY)  ## what following prefixes is worth: four strategies on 8 mo
 	@$(BIN)/python -m loadtests.simulate
 
 parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokenizers and conversations
-	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS)) \
+		$(if $(PAGE),--page $(PAGE))
 	$(BIN)/python -m pytest -q tests/parity/test_canonical.py
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)

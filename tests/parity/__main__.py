@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from tests.parity.oracles import Oracle, OracleError
 from tests.parity.oracles.dynamo import DynamoOracle
 from tests.parity.oracles.transformers import TransformersOracle
 from tests.parity.ours import Implementation, tokenext_model
+from tests.parity.report import page
 from tokenext.bundling import BundleOptions, make_bundle
 
 _ORACLES: Final = {"transformers": TransformersOracle, "dynamo": DynamoOracle}
@@ -71,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = sum(outcome.cases for outcome in outcomes)
     where = f", the shortest {kept} in {failures.relative_to(CACHE.parents[1])}" if kept else ""
     seconds = time.monotonic() - started
-    print(
-        f"\nparity: {mismatches} mismatches in {compared:,} compared of {asked:,} cases{where} "
-        f"(seed {options.seed}, {seconds:.0f} s)"
-    )
+    summary = f"parity: {mismatches} mismatches in {compared:,} compared of {asked:,} cases"
+    print(f"\n{summary}{where} (seed {options.seed}, {seconds:.0f} s)")
+    if options.page is not None and not mismatches:
+        options.page.write_text(_page(options, outcomes, f"{summary} (seed {options.seed})"), "utf-8")
     return 1 if mismatches else 0
 
 
@@ -82,6 +84,18 @@ def _measure(oracle: Oracle, model: ParityModel, cases: Sequence[Case]) -> Outco
     ours: Implementation = tokenext_model(model.name, _our_folder(oracle, model), oracle.profile)
     results = [ours.ids_for(case.body(model.name), case.path) for case in cases]
     return compare(model.name, oracle.name, cases, results, oracle.answers(model, cases))
+
+
+def _page(options: argparse.Namespace, outcomes: Sequence[Outcome], summary: str) -> str:
+    return page(
+        outcomes,
+        command=f"make parity PAGE={options.page}",
+        date=datetime.now(UTC).date().isoformat(),
+        summary=summary,
+        cases=options.cases,
+        sharegpt=options.sharegpt,
+        tools=options.tools,
+    )
 
 
 def _our_folder(oracle: Oracle, model: ParityModel) -> Path:
@@ -148,6 +162,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tools", type=int, default=300, help="tool conversations of BFCL (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other requests (default: 1)")
     parser.add_argument("--verbose", action="store_true", help="why ids were not promised, by reason")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write a run without mismatches as markdown"
+    )
     options = parser.parse_args(arguments)
     options.models = _chosen(parser, "--models", options.models, list(MODELS))
     options.oracles = _chosen(parser, "--oracles", options.oracles, list(_ORACLES))
