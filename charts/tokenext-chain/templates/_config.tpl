@@ -78,10 +78,10 @@ tokenization:
   {{- if eq $carrier "body" }}
   # tokenext stands before the picker and removes what clients put there.
   trust_body_ids: true
-  {{- else }}
+  {{- end }}
+  # In a body there are only ids that the engine may have; for the others tokenext is asked.
   address: {{ include "chain.tokenizationAddress" . }}
   deadline_ms: {{ .Values.epp.callDeadlineMs }}
-  {{- end }}
 {{- end }}
 {{- end -}}
 
