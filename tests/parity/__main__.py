@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for model in options.models:
                     began = time.monotonic()
                     cases = list(dialect(TEMPLATES)) if MODELS[model].dialect else requests
-                    outcome = _measure(oracle, MODELS[model], cases)
+                    outcome = _measure(oracle, MODELS[model], cases, trusted=options.trusted)
                     tokenizers[model] = MODELS[model].folder() / "tokenizer.json"
                     outcomes.append(outcome)
                     _row(_figures(outcome, time.monotonic() - began))
@@ -80,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if mismatches else 0
 
 
-def _measure(oracle: Oracle, model: ParityModel, cases: Sequence[Case]) -> Outcome:
-    ours: Implementation = tokenext_model(model.name, _our_folder(oracle, model), oracle.profile)
+def _measure(oracle: Oracle, model: ParityModel, cases: Sequence[Case], *, trusted: bool) -> Outcome:
+    folder = _our_folder(oracle, model)
+    ours: Implementation = tokenext_model(model.name, folder, oracle.profile, trusted=trusted)
     results = [ours.ids_for(case.body(model.name), case.path) for case in cases]
     return compare(model.name, oracle.name, cases, results, oracle.answers(model, cases))
 
@@ -161,6 +162,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sharegpt", type=int, default=1000, help="recorded conversations (default: 1000)")
     parser.add_argument("--tools", type=int, default=300, help="tool conversations of BFCL (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other requests (default: 1)")
+    parser.add_argument("--trusted", action="store_true", help="with trusted_template: true")
     parser.add_argument("--verbose", action="store_true", help="why ids were not promised, by reason")
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="write a run without mismatches as markdown"

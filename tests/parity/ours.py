@@ -58,7 +58,9 @@ class _Tokenext:
         return Result(tuple(record.token_ids.as_array()), exact=record.engine_exact, reason=record.reason)
 
 
-def tokenext_model(name: str, folder: Path, profile: str) -> Implementation:
+def tokenext_model(name: str, folder: Path, profile: str, *, trusted: bool = False) -> Implementation:
     """A model directory as `tokenext serve` loads it, with an engine's profile. Raises SettingsError."""
-    settings = ModelSettings(name=name, source=str(folder), profile=ProfileName(profile))
+    settings = ModelSettings(
+        name=name, source=str(folder), profile=ProfileName(profile), trusted_template=trusted
+    )
     return _Tokenext(load_model(settings, "model", source="parity", now=datetime.now).model)
