@@ -11,6 +11,7 @@ from tokenext.cut_points import CutPoints, CutToken, UncuttableError
 from tokenext.engine import EngineError, FakeEngine
 from tokenext.engines.fast import FastEngine
 from tokenext.prefix_cache import PrefixCache, check, with_prefix_cache
+from tokenext.prefix_nodes import shared_length
 from tokenext.prefix_tree import PrefixTree
 
 SHORTEST = 256  # of these tests
@@ -232,6 +233,34 @@ def test_a_text_without_cut_points_is_encoded_as_it_is_and_not_kept():
     assert bench.tree.snapshot().misses == 2
 
 
+def test_a_text_may_part_from_a_known_one_at_any_character():
+    """Within a cut token, at its edges, and around them."""
+    known = prompt(turn(1), turn(2))
+    for at in range(len(SYSTEM) - 40, len(SYSTEM) + len(turn(1)) + 40):
+        bench = Bench()
+        bench.cost(prompt(turn(1)))
+        bench.cost(known)
+        bench.cost(known[:at] + "?" + turn(3) + "x" * 300)
+        bench.cost(known[:at])
+
+
+def test_beginnings_are_learnt_also_where_very_many_conversations_begin():
+    bench = Bench()
+    systems = [SYSTEM + turn(number, size=900) for number in range(50)]
+    for number, system in enumerate(systems):
+        bench.cost(system + turn(100 + number, size=3000) + "x" * 300)
+    bench.cost(systems[7] + turn(200, size=9000) + "x" * 300)
+    assert bench.cost(systems[7] + turn(300) + "x" * 300) < len(turn(300)) + 900
+
+
+@pytest.mark.parametrize("known", ["", "a", "ab" * 40, "x" * 31, "x" * 32, "x" * 33, "x" * 500])
+def test_a_shared_length_is_exact(known):
+    for other in (known, known + "y", known + "y" * 200):
+        for text in (known, known + "z", known + "z" * 200, "before" + known + "z"):
+            at = text.startswith("before") * len("before")
+            assert shared_length(text, at, other) == len(known)
+
+
 def test_an_engines_failure_is_passed_on_and_nothing_is_kept():
     bench = Bench()
     for text in (prompt(turn(1)) + "\ud800", prompt("\ud800" + turn(1))):
@@ -249,6 +278,28 @@ def test_where_the_engine_does_not_see_a_cut_token_the_text_is_encoded_whole(num
         bench.cost(text)
     with pytest.raises(UncuttableError):
         check(FakeEngine(), bench.cache._cut_points)
+
+
+class BlindAtTheBeginning(FakeEngine):
+    """Sees no token with which a text begins."""
+
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
+        return super().encode(text.removeprefix(END), add_special_tokens=add_special_tokens)
+
+
+class BlindAtTheEnd(FakeEngine):
+    """Sees no token with which a text ends."""
+
+    def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
+        return super().encode(text.removesuffix(END), add_special_tokens=add_special_tokens)
+
+
+@pytest.mark.parametrize("engine", [BlindAtTheBeginning(), BlindAtTheEnd()])
+def test_an_engine_that_sees_no_token_at_an_edge_gets_whole_texts(engine):
+    cache = PrefixCache(engine, POINTS, PrefixTree(1 << 20), tokenizer="t", shortest=SHORTEST)
+    for text in (prompt(turn(1)), prompt(turn(1), turn(2)), prompt(turn(1)), prompt(turn(3))):
+        expected = engine.encode(text, add_special_tokens=False)
+        assert cache.encode(text, add_special_tokens=False) == expected
 
 
 def test_an_engine_that_contradicts_itself_is_not_built_on():
@@ -334,10 +385,10 @@ def test_threads_at_once_get_right_ids_and_leave_a_sound_tree():
 def test_what_was_used_last_is_kept():
     bench = Bench(budget_bytes=60_000)
     favourite = prompt(turn(0))
+    bench.cost(favourite)
     for number in range(1, 40):
-        bench.cost(favourite)
         bench.cost(prompt(turn(number)), isolation=str(number))
-    assert bench.cost(favourite) < 400
+        assert bench.cost(favourite) < 400
     assert bench.tree.snapshot().evictions > 20
     assert bench.cost(prompt(turn(1)), isolation="1") > 400
 
@@ -403,6 +454,15 @@ def test_the_memory_that_is_claimed_is_what_is_taken(letter, texts):
     finally:
         tracemalloc.stop()
     assert taken <= tree.snapshot().bytes - before < 1.8 * taken
+
+
+def test_text_is_kept_as_narrow_as_it_is_and_once():
+    engine = FastEngineOf()
+    points = replace(POINTS, tokens=tuple(CutToken(each, engine.ids(each)) for each in (BEGIN, END)))
+    tree = PrefixTree(1 << 28)
+    cache = PrefixCache(engine, points, tree, tokenizer="t", shortest=SHORTEST)
+    cache.encode("漢" * 40_000 + END + "😀", add_special_tokens=False)
+    assert tree.snapshot().bytes < 40_000 * (2 + 4) + 4000
 
 
 class FastEngineOf(FakeEngine):
