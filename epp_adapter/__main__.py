@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
-from epp_adapter.exchange_log import JsonLines, log_exchange
+from epp_adapter.exchange_log import ExchangeLog, JsonLines
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
@@ -168,7 +168,7 @@ def _routing(
         default_strategy=settings.default_strategy,
         clock=time.monotonic,
         mint_id=lambda: str(uuid4()),
-        observers=(metrics.exchange_closed, pool.metrics.exchange_closed, log_exchange),
+        observers=(metrics.exchange_closed, pool.metrics.exchange_closed, ExchangeLog(sys.stderr.write)),
         records=records,
         strategy_of={name: model.strategy for name, model in settings.models.items() if model.strategy},
         loras=frozenset(name for name, model in settings.models.items() if model.lora),

@@ -233,7 +233,7 @@ class EppExchange:
     async def observe(self, event: ResponseEvent) -> None:
         if isinstance(event, ResponseStarted):
             self._response_status = event.status
-            if self._pick is not None:
+            if self._pick is not None and not _is_whole(event):
                 await self._pick.first_token()
 
     async def close(self, termination: Termination) -> None:
@@ -268,6 +268,11 @@ class EppExchange:
             rewritten=self._rewritten is not None,
             total_seconds=self._routing.clock() - self._opened,
         )
+
+
+def _is_whole(started: ResponseStarted) -> bool:
+    """The model server has all of the response: its end follows at once, and tells a pick enough."""
+    return started.end_of_stream or "content-length" in started.headers
 
 
 def _uuid_or_nothing(text: str) -> str:

@@ -1,36 +1,57 @@
 """One JSON line per exchange, and one JSON line for everything else the process has to say."""
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 import orjson
 
 from epp_adapter.exchange import ExchangeRecord
 
-__all__ = ["JsonLines", "log_exchange"]
+__all__ = ["ExchangeLog", "JsonLines"]
 
-_log = logging.getLogger(__name__)
-_EXCHANGE: Final = "exchange"
+_TIME: Final = "%Y-%m-%dT%H:%M:%S"
 
 
-def log_exchange(record: ExchangeRecord) -> None:
-    """An observer. The record holds no prompt, no token id and no string that a client chose."""
-    _log.info(_EXCHANGE, extra={_EXCHANGE: record})
+class ExchangeLog:
+    """An observer. The record holds no prompt, no token id and no string that a client chose.
+
+    It writes its lines itself, through `write`: `logging` would take a twentieth of what a request costs.
+    `now` tells the time of day in seconds.
+    """
+
+    def __init__(self, write: Callable[[str], object], now: Callable[[], float] = time.time) -> None:
+        self._write = write
+        self._now = now
+        self._second = -1
+        self._time = ""
+
+    def __call__(self, record: ExchangeRecord) -> None:
+        now = self._now()
+        second = int(now)
+        if second != self._second:
+            self._second, self._time = second, time.strftime(_TIME, time.localtime(second))
+        line = {
+            "time": f"{self._time}.{int((now - second) * 1000):03d}",
+            "level": "info",
+            "logger": __name__,
+            "message": "exchange",
+            **_fields(record),
+        }
+        self._write(orjson.dumps(line).decode() + "\n")
 
 
 class JsonLines(logging.Formatter):
-    """Formats each log record as one JSON object: time, level, logger, message, and an exchange's fields."""
+    """Formats each log record as one JSON object: time, level, logger, message."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "time": self.formatTime(record, _TIME) + f".{int(record.msecs):03d}",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        exchange = getattr(record, _EXCHANGE, None)
-        if isinstance(exchange, ExchangeRecord):
-            line.update(_fields(exchange))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line).decode()

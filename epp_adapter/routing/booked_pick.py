@@ -51,7 +51,8 @@ class BookedPick:
         if self._finished:
             return
         self._finished = True
-        releases = [self._bookings.begin_release(self._booking_id)]
-        if self._prefill is not None and not self._prefilled:
-            releases.append(self._prefill.begin_release(self._booking_id))
-        await asyncio.shield(asyncio.gather(*releases))
+        if self._prefill is None or self._prefilled:
+            await self._bookings.release(self._booking_id)
+            return
+        each = (self._bookings, self._prefill)
+        await asyncio.shield(asyncio.gather(*(books.begin_release(self._booking_id) for books in each)))

@@ -1,7 +1,7 @@
 """What Envoy sends the picker in one exchange: the messages of docs/adr/0004's mode, ready for the wire.
 
 Field for field those of Envoy 1.40 in front of the chain (`make up`): all headers as raw bytes, and the
-forwarded metadata beside every message, so that the token record travels twice.
+forwarded metadata beside every message; beside the response's the record has lost its ids by then.
 """
 
 import random
@@ -17,7 +17,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 
 from extproc import wellknown
-from extproc.token_metadata import Kind, TokenIds, TokenRecord, encode
+from extproc.token_metadata import Kind, TokenIds, TokenRecord, encode, spent
+from extproc.verdict import JsonValue
 
 __all__ = ["RecordedExchange", "recorded"]
 
@@ -90,24 +91,29 @@ def _exchange(
     headers: Mapping[str, str], endpoints: Sequence[str], ids: Sequence[int] | None
 ) -> RecordedExchange:
     request = ProcessingRequest(request_headers=_headers(headers), protocol_config=ProtocolConfiguration())
-    _attach(request, ids)
+    record = None if ids is None else _record(ids)
+    if record is not None:
+        _attach(request, encode(record))
     responses = {}
     for endpoint in endpoints:
         response = ProcessingRequest(response_headers=_headers(_RESPONSE))
-        _attach(response, ids)
+        if record is not None:
+            _attach(response, spent(record))
         served = response.metadata_context.filter_metadata[wellknown.DESTINATION_NAMESPACE]
         served.update({wellknown.SERVED_KEY: endpoint, wellknown.DESTINATION_KEY: endpoint})
         responses[endpoint] = response.SerializeToString()
     return RecordedExchange(request.SerializeToString(), responses)
 
 
-def _attach(message: Any, ids: Sequence[int] | None) -> None:
-    if ids is not None:
-        record = TokenRecord(
-            "stack-model", f"sha256:{0:064x}", TokenIds.pack(list(ids)), Kind.CHAT, engine_exact=True
-        )
-        fields = message.metadata_context.filter_metadata[wellknown.RECORD_NAMESPACE]
-        fields.update({wellknown.RECORD_KEY: encode(record)})
+def _record(ids: Sequence[int]) -> TokenRecord:
+    return TokenRecord(
+        "stack-model", f"sha256:{0:064x}", TokenIds.pack(list(ids)), Kind.CHAT, engine_exact=True
+    )
+
+
+def _attach(message: Any, record: JsonValue) -> None:
+    fields = message.metadata_context.filter_metadata[wellknown.RECORD_NAMESPACE]
+    fields.update({wellknown.RECORD_KEY: record})
 
 
 def _headers(values: Mapping[str, str]) -> HttpHeaders:

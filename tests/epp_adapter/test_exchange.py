@@ -304,6 +304,17 @@ async def test_response_headers_mark_the_prompt_as_computed(bench):
     assert exchange.edit(started()) is NO_EDIT
 
 
+@pytest.mark.parametrize(("headers", "end"), [({"content-length": "12"}, False), ({}, True)])
+async def test_a_response_that_begins_whole_is_marked_by_its_end_alone(bench, headers, end):
+    """One call less into Dynamo's router for most requests."""
+    exchange = bench.exchange()
+    await exchange.decide(ready())
+    await exchange.observe(ResponseStarted(200, Headers(headers), StaticMetadata(), end_of_stream=end))
+    assert not bench.strategy.made[0].prefilled
+    await exchange.close(Termination.ENDED)
+    assert bench.strategy.made[0].terminations == [Termination.ENDED]
+
+
 async def test_the_rest_of_a_response_changes_nothing(bench):
     exchange = bench.exchange()
     await exchange.decide(ready())

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from epp_adapter.discovery.static_file import ReloadOutcome
 from epp_adapter.exchange import ExchangeRecord, Outcome
-from epp_adapter.exchange_log import JsonLines, log_exchange
+from epp_adapter.exchange_log import ExchangeLog, JsonLines
 from epp_adapter.metrics import Metrics
 from epp_adapter.records.finder import Finding, RecordSource, RecordState
 from epp_adapter.records.tokenizer import CalloutFault
@@ -79,9 +79,17 @@ def lines():
     logger.setLevel(level)
 
 
-def test_an_exchange_is_one_json_line(lines):
-    log_exchange(ROUTED)
-    (line,) = lines
+def logged(*records, now=lambda: 1_000_000.5) -> list[dict]:
+    written = []
+    log = ExchangeLog(written.append, now)
+    for record in records:
+        log(record)
+    assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
+    return [json.loads(line) for line in written]
+
+
+def test_an_exchange_is_one_json_line():
+    (line,) = logged(ROUTED)
     assert line.pop("time")
     assert line == {
         "level": "info",
@@ -102,13 +110,20 @@ def test_an_exchange_is_one_json_line(lines):
     }
 
 
-def test_fallbacks_are_logged_with_their_reason(lines):
-    log_exchange(
-        ExchangeRecord(
-            Outcome.ROUTED, Termination.ENDED, fallbacks=(Fallback("dynamo", StrategyFault.DEADLINE),)
-        )
-    )
-    assert lines[0]["fallbacks"] == ["dynamo:deadline"]
+def test_fallbacks_are_logged_with_their_reason():
+    fallbacks = (Fallback("dynamo", StrategyFault.DEADLINE),)
+    (line,) = logged(ExchangeRecord(Outcome.ROUTED, Termination.ENDED, fallbacks=fallbacks))
+    assert line["fallbacks"] == ["dynamo:deadline"]
+
+
+def test_an_exchange_has_the_time_of_its_end_as_every_line_has(lines):
+    moments = iter((1_000_000.25, 1_000_000.75, 1_000_061.0))
+    times = [line["time"] for line in logged(ROUTED, ROUTED, ROUTED, now=lambda: next(moments))]
+    record = logging.makeLogRecord({"created": 1_000_000.25, "msecs": 250})
+    assert times[0] == json.loads(JsonLines().format(record))["time"]
+    assert times[1].removesuffix("750") == times[0].removesuffix("250")
+    assert times[2].endswith(".000")
+    assert len(set(times)) == 3
 
 
 def test_an_exception_stays_on_one_line(lines):
