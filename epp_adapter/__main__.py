@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -213,6 +214,9 @@ async def _serve_routing(
             """Ready once the endpoints are known; until then a gateway asks the next of our replicas."""
             await synced()
             await server.set_ready(ready=True)
+            # What stands now stays: no collection needs to look at it again.
+            gc.collect()
+            gc.freeze()
             known = len(routing.endpoints.current().endpoints)
             _log.info("serving on %s with %d endpoints", server.address, known)
 

@@ -86,6 +86,8 @@ environment of `kind: dynamo` (read by Dynamo itself, not by this program):
                           when Dynamo forgets a booking by itself (300); set it above your longest response
   NATS_STARTUP_CONNECT_TIMEOUT_SECONDS, ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS
                           win over connect_seconds
+  DYN_RUNTIME_NUM_WORKER_THREADS
+                          threads of Dynamo's runtime (2)
   DYN_LOG                 Dynamo's log level: error, warn, info
 
 exit codes: 0 stopped by a signal, or --check found no mistake; 1 cannot start; 2 mistake in the settings

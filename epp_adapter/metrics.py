@@ -1,6 +1,7 @@
 """Prometheus metrics: what exchanges, fallbacks and reloads report, and gauges of what stands now."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -60,6 +61,10 @@ class Metrics:
             "Bookings in Dynamo's routers that are not freed.",
             registry=registry,
         )
+        # A child per set of labels, found once: Prometheus checks the labels at each look.
+        self._request = cache(self._requests.labels)
+        self._pick = cache(self._picks.labels)
+        self._record = cache(self._records.labels)
         for outcome in ReloadOutcome:
             self._reloads.labels(outcome)
 
@@ -70,12 +75,12 @@ class Metrics:
 
     def exchange_closed(self, record: ExchangeRecord) -> None:
         strategy = record.strategy or _NOBODY
-        self._requests.labels(record.outcome, strategy).inc()
+        self._request(record.outcome, strategy).inc()
         if record.pick_seconds is not None:
-            self._picks.labels(strategy).observe(record.pick_seconds)
+            self._pick(strategy).observe(record.pick_seconds)
 
     def looked_for_record(self, finding: Finding) -> None:
-        self._records.labels(finding.source, finding.outcome).inc()
+        self._record(finding.source, finding.outcome).inc()
 
     def fell_back(self, fallback: Fallback) -> None:
         self._fallbacks.labels(fallback.strategy, fallback.fault).inc()

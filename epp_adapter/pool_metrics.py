@@ -80,8 +80,8 @@ class PoolMetrics:
             ["resource"],
             registry=registry,
         )
-        for served in Served:
-            self._served.labels(served)
+        # Found once: Prometheus checks the labels at each look.
+        self._served_by = {served: self._served.labels(served) for served in Served}
         for failure in (Failure.UNAVAILABLE, Failure.BYPASSED, Failure.UNREACHABLE):
             self._failures.labels(failure)
 
@@ -111,7 +111,7 @@ class PoolMetrics:
 
     def exchange_closed(self, record: ExchangeRecord) -> None:
         if record.served is not None:
-            self._served.labels(record.served).inc()
+            self._served_by[record.served].inc()
         if record.rewritten:
             self._rewritten.inc()
         if record.usage is not None:

@@ -66,6 +66,7 @@ async def joined(graph, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NATS_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
     monkeypatch.setenv("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
+    monkeypatch.setenv("DYN_RUNTIME_NUM_WORKER_THREADS", "2")
     runtime = DynamoRuntime.connect(OPTIONS)
     yield runtime
     runtime.shutdown()

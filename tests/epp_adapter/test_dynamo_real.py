@@ -39,6 +39,7 @@ def environment(deployed, monkeypatch):
     # What `connect` sets for good; registered here so that it is taken back.
     monkeypatch.setenv("NATS_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
     monkeypatch.setenv("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "2")
+    monkeypatch.setenv("DYN_RUNTIME_NUM_WORKER_THREADS", "2")
 
 
 OPTIONS = DynamoOptions("file", "tcp", "nats", connect_seconds=2)
