@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(oracle: Oracle, model: ParityModel, cases: Sequence[Case], *, trusted: bool) -> Outcome:
     folder = _our_folder(oracle, model)
+    # Of all that a template can say, some ends only by its bounds: range(2 ** 40) takes all memory.
+    trusted = trusted and not model.dialect
     ours: Implementation = tokenext_model(model.name, folder, oracle.profile, trusted=trusted)
     results = [ours.ids_for(case.body(model.name), case.path) for case in cases]
     return compare(model.name, oracle.name, cases, results, oracle.answers(model, cases))
@@ -162,7 +164,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sharegpt", type=int, default=1000, help="recorded conversations (default: 1000)")
     parser.add_argument("--tools", type=int, default=300, help="tool conversations of BFCL (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other requests (default: 1)")
-    parser.add_argument("--trusted", action="store_true", help="with trusted_template: true")
+    parser.add_argument("--trusted", action="store_true", help="with trusted_template: true, but for dialect")
     parser.add_argument("--verbose", action="store_true", help="why ids were not promised, by reason")
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="write a run without mismatches as markdown"
