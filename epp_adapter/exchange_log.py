@@ -1,5 +1,6 @@
 """One JSON line per exchange, and one JSON line for everything else the process has to say."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -39,7 +40,8 @@ class ExchangeLog:
             "message": "exchange",
             **_fields(record),
         }
-        self._write(orjson.dumps(line).decode() + "\n")
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe is no request's fault
+            self._write(orjson.dumps(line).decode() + "\n")
 
 
 class JsonLines(logging.Formatter):
