@@ -3,6 +3,7 @@
 The unit tests ask them of a part of the matrix, `make chart` of all of it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 from epp_adapter import settings as epp_settings
@@ -11,6 +12,9 @@ from epp_adapter.endpoint_picker_config import parse_picker_config
 from tests.chart import schemas
 from tests.chart.rendering import Rendered, pods
 from tokenext import settings as tokenext_settings
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?")
 
 Check = Callable[[Rendered], None]
 
@@ -117,6 +121,29 @@ def the_pool_is_the_workers_and_nobody_else(release: Rendered) -> None:
                 assert selector <= component["podTemplate"]["metadata"]["labels"].items()
 
 
+def names_and_labels_keep_kubernetes_limits(release: Rendered) -> None:
+    """Rules of an API server that its schemas do not have."""
+    for each in release.objects:
+        metadata = each["metadata"]
+        assert NAME.fullmatch(metadata["name"]), metadata["name"]
+        for labels in (metadata.get("labels", {}), each.get("spec", {}).get("selector") or {}):
+            for value in labels.values():
+                assert not isinstance(value, str) or LABEL.fullmatch(value), value
+    for component, template in pods(release.objects):
+        assert all(LABEL.fullmatch(value) for value in template["metadata"]["labels"].values()), component
+        spec = template["spec"]
+        ports = [port for container in spec["containers"] for port in container.get("ports", ())]
+        numbers, names = [port["containerPort"] for port in ports], [port["name"] for port in ports]
+        assert len(set(numbers)) == len(numbers), f"{component}: one port for two, {numbers}"
+        assert len(set(names)) == len(names), f"{component}: {names}"
+        assert all(len(name) <= 15 for name in names), f"{component}: {names}"
+        containers = [each["name"] for each in [*spec["containers"], *spec.get("initContainers", ())]]
+        assert len(set(containers)) == len(containers), f"{component}: {containers}"
+        for container in spec["containers"]:
+            variables = [each["name"] for each in container.get("env", ())]
+            assert len(set(variables)) == len(variables), f"{component} {container['name']}: {variables}"
+
+
 def a_selector_never_has_what_an_upgrade_changes(release: Rendered) -> None:
     for each in release.of("Deployment"):
         assert set(each["spec"]["selector"]["matchLabels"]) == {
@@ -138,6 +165,7 @@ CHECKS: Mapping[str, Check] = {
         every_service_finds_the_ports_it_names,
         our_containers_are_unprivileged_with_a_read_only_root,
         the_pool_is_the_workers_and_nobody_else,
+        names_and_labels_keep_kubernetes_limits,
         a_selector_never_has_what_an_upgrade_changes,
     )
 }
