@@ -56,9 +56,10 @@ def values_for(ports: Ports, more: Values) -> Values:
     )
 
 
-def local(text: str) -> str:
-    """As a cluster's DNS would have it, with everything in one pod on loopback."""
-    return re.sub(r"[a-z0-9-]+\.ns\.svc\.cluster\.local", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
+def local(text: str, folder: Path) -> str:
+    """As a cluster's DNS would have it, with everything in one pod on loopback; sockets are in `folder`."""
+    text = re.sub(r"[a-z0-9-]+\.ns\.svc\.cluster\.local", "127.0.0.1", text)
+    return text.replace("0.0.0.0", "127.0.0.1").replace("/run/tokenext", str(folder))
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ async def live(folder: Path, more: Values, bootstrap=None):
 
 def _specs(release: Rendered, ports: Ports, folder: Path, api_server: str, bootstrap) -> list[ProcessSpec]:
     tokenext, epp = folder / "tokenext.yaml", folder / "epp.yaml"
-    tokenext.write_text(local(release.config("tokenext", "tokenext.yaml")))
-    settings = yaml.safe_load(local(release.config("epp", "epp.yaml")))
+    tokenext.write_text(local(release.config("tokenext", "tokenext.yaml"), folder))
+    settings = yaml.safe_load(local(release.config("epp", "epp.yaml"), folder))
     settings["endpoints"]["pool"] |= {"namespace": "ns", "api_server": api_server}
     if "tls" in settings:  # where the pod's own certificate would be
         files = {"certificate": str(folder / "tls.crt"), "key": str(folder / "tls.key")}
@@ -100,7 +101,9 @@ def _specs(release: Rendered, ports: Ports, folder: Path, api_server: str, boots
     config = folder / "envoy.json"
     if bootstrap is None:
         files = release.one("ConfigMap", "-envoy")["data"]
-        text = local(files["envoy.json"]).replace('"portValue": 9900', f'"portValue": {ports.envoy_admin}')
+        text = local(files["envoy.json"], folder).replace(
+            '"portValue": 9900', f'"portValue": {ports.envoy_admin}'
+        )
         config.write_text(text.replace("/etc/envoy/secrets.json", str(folder / "secrets.json")))
         if "secrets.json" in files:
             (folder / "secrets.json").write_text(files["secrets.json"].replace("/etc/envoy/tls", str(folder)))
@@ -120,7 +123,7 @@ def _specs(release: Rendered, ports: Ports, folder: Path, api_server: str, boots
             "tokenext",
             (*python, *_arguments(release, "tokenext", tokenext)),
             here,
-            grpc_serving(f"127.0.0.1:{ports.tokenext}"),
+            grpc_serving(yaml.safe_load(tokenext.read_text())["listen"]),
         ),
         ProcessSpec(
             "epp", (*python, *_arguments(release, "epp", epp)), here, grpc_serving(f"127.0.0.1:{ports.epp}")

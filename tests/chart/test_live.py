@@ -12,7 +12,7 @@ import pytest
 
 from loadtests.stack.envoy_clusters import TcpAddress, grpc_cluster
 from loadtests.stack.model_source import DEFAULT_MODEL
-from tests.chart import istio_patches, kgateway_chain
+from tests.chart import envoy_gateway_chain, istio_patches, kgateway_chain
 from tests.chart.live import MODEL, live
 from tests.chart.test_envoy import certificate
 
@@ -56,31 +56,37 @@ async def last_line(chain):
     return chain.access_log()[-1]
 
 
+async def ids_reach_the_picker(chain, *, by, tls=False):
+    """A request is answered by the worker that the picker chose, with a record that it found there."""
+    status, answer = await asked(chain, tls=tls)
+    assert status == 200
+    worker = f"127.0.0.1:{chain.ports.worker}"
+    assert answer["seen"]["headers"]["x-gateway-destination-endpoint"] == worker
+    assert await asyncio.to_thread(used, chain.ports.epp_admin) == {by}
+
+
 @pytest.mark.parametrize(
-    ("name", "values"),
+    ("values", "by"),
     [
-        ("metadata", {}),
-        ("metadata-tls", {"tls": {"enabled": True, "secretName": "certificate"}}),
-        ("dns-pool", {"envoy": {"pool": "dns"}}),
-        ("service", {"tokenext": {"placement": "service"}}),
+        ({"tls": {"enabled": True, "secretName": "certificate"}}, "metadata"),
+        ({"envoy": {"pool": "dns"}}, "metadata"),
+        ({"tokenext": {"placement": "service"}}, "callout"),
+        ({"tokenext": {"placement": "sidecar"}}, "callout"),
     ],
+    ids=["tls", "dns-pool", "service", "sidecar"],
 )
-async def test_a_request_goes_through_the_rendered_chain_and_its_ids_reach_the_picker(name, values, tmp_path):
+async def test_ids_reach_the_picker_through_the_rendered_chain(values, by, tmp_path):
     certificate(tmp_path)
     async with live(tmp_path, values) as chain:
-        status, answer = await asked(chain, tls="tls" in values)
-        assert status == 200
-        worker = f"127.0.0.1:{chain.ports.worker}"
-        assert answer["seen"]["headers"]["x-gateway-destination-endpoint"] == worker
+        await ids_reach_the_picker(chain, by=by, tls="tls" in values)
         line = await last_line(chain)
-        assert line["destination"] == worker
-        assert (line.get("token_count", 0) > 0) == (name != "service"), "nothing writes metadata when called"
-        expected = "callout" if name == "service" else "metadata"
-        assert await asyncio.to_thread(used, chain.ports.epp_admin) == {expected}
+        assert line["destination"] == f"127.0.0.1:{chain.ports.worker}"
+        assert (line.get("token_count", 0) > 0) == (by == "metadata"), "a call writes no metadata"
 
 
-async def test_the_rendered_chain_when_parts_of_it_end(tmp_path):
+async def test_the_rendered_chain_as_it_is_and_when_parts_of_it_end(tmp_path):
     async with live(tmp_path, {}) as chain:
+        await ids_reach_the_picker(chain, by="metadata")
         await only_probes_are_shown(chain)
         await envoy_says_that_it_will_end(chain)
         chain.processes["tokenext"].kill()
@@ -141,12 +147,8 @@ async def test_on_a_gateway_as_istio_builds_it_the_ids_reach_the_picker_in_envoy
         return patched
 
     async with live(tmp_path, {"provider": "istio"}, bootstrap) as chain:
-        status, answer = await asked(chain)
-        assert status == 200
-        worker = f"127.0.0.1:{chain.ports.worker}"
-        assert answer["seen"]["headers"]["x-gateway-destination-endpoint"] == worker
-        assert (await last_line(chain))["destination"] == worker
-        assert await asyncio.to_thread(used, chain.ports.epp_admin) == {"metadata"}
+        await ids_reach_the_picker(chain, by="metadata")
+        assert (await last_line(chain))["destination"] == f"127.0.0.1:{chain.ports.worker}"
 
 
 async def test_on_a_gateway_as_kgateway_builds_it_the_ids_reach_the_picker_in_the_body(tmp_path):
@@ -166,8 +168,24 @@ async def test_on_a_gateway_as_kgateway_builds_it_the_ids_reach_the_picker_in_th
     models = [{"name": MODEL, "source": str(DEFAULT_MODEL), "handoff": "dynamo"}]
     values = {"provider": "kgateway", "httpRoute": {"create": True}, "models": models}
     async with live(tmp_path, values, bootstrap) as chain:
-        status, answer = await asked(chain)
-        assert status == 200
-        worker = f"127.0.0.1:{chain.ports.worker}"
-        assert answer["seen"]["headers"]["x-gateway-destination-endpoint"] == worker
-        assert await asyncio.to_thread(used, chain.ports.epp_admin) == {"body"}
+        await ids_reach_the_picker(chain, by="body")
+
+
+async def test_on_a_gateway_as_envoy_gateway_builds_it_the_ids_reach_the_picker_in_metadata(tmp_path):
+    def bootstrap(release, ports):
+        return envoy_gateway_chain.gateway(
+            release.one("EnvoyExtensionPolicy"),
+            release.one("BackendTrafficPolicy"),
+            services=[TcpAddress("127.0.0.1", ports.tokenext), TcpAddress("127.0.0.1", ports.epp)],
+            workers=[TcpAddress("127.0.0.1", ports.worker)],
+            listen=TcpAddress("127.0.0.1", ports.envoy),
+            admin=TcpAddress("127.0.0.1", ports.envoy_admin),
+        )
+
+    values = {"provider": "envoygateway", "httpRoute": {"create": True}}
+    async with live(tmp_path, values, bootstrap) as chain:
+        await ids_reach_the_picker(chain, by="metadata")
+        chain.processes["tokenext"].kill()
+        assert (await asked(chain))[0] == 200
+        chain.processes["epp"].kill()
+        assert (await asked(chain))[0] == 500
