@@ -18,7 +18,7 @@ from loadtests.stack.envoy_binary import EnvoyConfigError
 from loadtests.stack.envoy_config import TcpAddress
 from loadtests.stack.probes import LOOPBACK, free_ports
 from loadtests.stack.processes import StartError, Supervisor
-from tests.e2e_vllm import asking, cases, environment, model, report, vllm_server
+from tests.e2e_vllm import asking, cases, environment, model, report, verifying, vllm_server
 from tests.e2e_vllm.comparison import Judged, Seen, judge, judge_foreign
 from tests.e2e_vllm.request import Request
 from tests.parity.fetch import FetchError
@@ -90,6 +90,8 @@ def _run(
                 deadline_seconds=START_SECONDS,
                 on_ready=lambda name: say(f"{name} is ready"),
             )
+        say("tokenext verify")
+        probed = asyncio.run(verifying.reports(folders.bundle, f"http://{LOOPBACK}:{port}"))
         chain = asking.chain_options(folders.bundle, TcpAddress(LOOPBACK, port))
         with Chain(chain, logs=logs / "chain", on_progress=lambda name: say(f"{name} is ready")) as running:
             seen = _asked(running, port, requests, say)
@@ -110,6 +112,7 @@ def _run(
         [judge(each) for each in seen],
         [judge_foreign(each) for each in seen_foreign],
         turns,
+        probed,
     )
 
 

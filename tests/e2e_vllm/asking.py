@@ -38,6 +38,8 @@ def chain_options(source: Path, vllm: TcpAddress) -> ChainOptions:
         handoff="vllm",
         tokenext_settings={"limits": {"deadline_ms": 30_000}},
         tokenext_timeout_seconds=60.0,
+        # The record is compared, as it travelled.
+        epp_settings={"tokenization": {"take_ids_out": False}},
         access_log_fields={"record": f"%DYNAMIC_METADATA({RECORD_NAMESPACE}:{RECORD_KEY})%"},
     )
 

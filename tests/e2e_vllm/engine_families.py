@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from itertools import product
 from typing import Final
 
 from tests.e2e_vllm.messages import Body, conversation, user
@@ -83,14 +84,13 @@ def planted(rng: random.Random) -> Iterator[Request]:
         # Fields that no vLLM knows make tokenext careful.
         ({"prompt_token_ids": _IDS, "input_ids": _IDS, "nvext": {"token_data": _IDS}}, False),
     )
-    for number, (path, body, expected) in enumerate(asked):
-        for plant, known in plants:
-            yield Request(
-                name=f"planted ids {number} {'-'.join(plant)}",
-                kind="planted ids",
-                path=path,
-                expected=expected if known or expected is Expected.LEFT else Expected.ANY,
-                sent=asking({**body, **plant}),
-                past=asking(body),
-                echoes=path not in _OTHER_APIS,
-            )
+    for (number, (path, body, expected)), (plant, known) in product(enumerate(asked), plants):
+        yield Request(
+            name=f"planted ids {number}: {' and '.join([*plant, *plant.get('kv_transfer_params', {})])}",
+            kind="planted ids",
+            path=path,
+            expected=expected if known or expected is Expected.LEFT else Expected.ANY,
+            sent=asking({**body, **plant}),
+            past=asking(body),
+            echoes=path not in _OTHER_APIS,
+        )

