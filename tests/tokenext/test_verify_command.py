@@ -113,6 +113,15 @@ def differing(ids: Ids, when: Callable[[dict], bool]) -> Ids:
     return lambda body: [*ids(body), 7] if when(body) else ids(body)
 
 
+def test_probes_that_agree_are_no_proof_of_a_tokenizer(tmp_path, model_dir, right, capsys):
+    config = write(tmp_path / "vllm.yaml", model_dir, handoff="vllm")
+    with engine(*engine_server.vllm_tokenize(lenient(right))) as url:
+        verify(config, url)
+    told = capsys.readouterr().out
+    assert "ids are not handed over (tokenizer): " in told
+    assert "`tokenext bundle`" in told
+
+
 def test_a_mismatch_is_in_a_file_and_its_text_nowhere_else(config, right, capsys):
     with engine(*engine_server.dynamo(differing(lenient(right), lambda body: "prompt" in body))) as url:
         assert verify(config, url) == 1

@@ -84,6 +84,8 @@ def _run(options: argparse.Namespace) -> int:
     report = asyncio.run(_verify(model, asked.kind, asked.engine, asked.engine_model))
     print("\n".join(_table(report.results)))
     print(_summary(report, model, asked.engine))
+    if model.doubt is not None:
+        print(f"Whatever they show, ids are not handed over ({model.doubt}): {model.engine_reason}")
     if report.finding is Finding.INCONCLUSIVE:
         raise CommandError(report.problem)
     smallest = report.smallest_mismatch
