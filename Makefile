@@ -28,7 +28,7 @@ demo: $(READY)  ## start the whole chain on loopback, send a conversation throug
 up: $(READY)  ## start the whole chain and keep it running; prints a curl command
 	@$(BIN)/python -m loadtests.stack up $(if $(MODEL),--model $(MODEL))
 
-check: lint types imports proto-lint coverage test  ## everything that must hold before a commit
+check: lint types imports proto-lint coverage chart test  ## everything that must hold before a commit
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff format .
