@@ -75,3 +75,11 @@ def test_the_kinds_of_strategies_are_those_of_the_pickers_settings():
         "kind"
     ]
     assert set(kinds["enum"]) == {each.__struct_config__.tag for each in get_args(StrategySettings)}
+
+
+def test_a_packaged_chart_renders_what_its_folder_does(tmp_path):
+    archive = helm_python.package(CHART, destination=tmp_path)
+    with helm_python.Chart.load(archive) as packaged, helm_python.Chart.load(CHART) as folder:
+        assert packaged.render({}, name="rel", namespace="ns") == folder.render(
+            {}, name="rel", namespace="ns"
+        )

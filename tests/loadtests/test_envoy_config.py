@@ -11,8 +11,10 @@ from loadtests.stack.envoy_config import (
     AccessLog,
     BodyMode,
     DiscoveredPool,
+    DnsPool,
     EnvoyOptions,
     ExtProcFilter,
+    ListenerTls,
     StaticPool,
     TcpAddress,
     UnixAddress,
@@ -166,6 +168,40 @@ def test_the_pool_follows_metadata_before_the_header_and_has_no_time_limit():
 def test_the_buffer_limit_stands_on_the_listener():
     config = rendered(buffer_limit_bytes=123_456)
     assert config["staticResources"]["listeners"][0]["perConnectionBufferLimitBytes"] == 123_456
+
+
+def test_a_pool_by_name_is_resolved_and_chooses_among_what_it_finds():
+    names = (TcpAddress("pool.ns.svc", 8000), TcpAddress("pool.ns.svc", 8001))
+    pool, static = (clusters(rendered(epp_filter(EPP), pool=each))["pool"] for each in (DnsPool(names), POOL))
+    assert pool["type"] == "STRICT_DNS"
+    assert pool["loadBalancingPolicy"] == static["loadBalancingPolicy"]
+    found = pool["loadAssignment"]["endpoints"][0]["lbEndpoints"]
+    assert [each["endpoint"]["address"]["socketAddress"]["portValue"] for each in found] == [8000, 8001]
+
+
+def test_probes_see_readiness_and_metrics_and_nothing_else_of_the_admin_interface():
+    config = rendered(admin=ANY_PORT, probes=TcpAddress("10.0.0.1", 9901))
+    probes = config["staticResources"]["listeners"][1]
+    assert probes["address"]["socketAddress"] == {"address": "10.0.0.1", "portValue": 9901}
+    (virtual_host,) = probes["filterChains"][0]["filters"][0]["typedConfig"]["routeConfig"]["virtualHosts"]
+    assert [each["match"] for each in virtual_host["routes"]] == [
+        {"path": "/ready"},
+        {"path": "/stats/prometheus"},
+    ]
+    with pytest.raises(ValueError, match="probes are answered by the admin interface"):
+        options(probes=ANY_PORT)
+
+
+def test_clients_tls_reads_its_certificate_from_a_file_of_secrets():
+    config = rendered(tls=ListenerTls("/etc/envoy/secrets.json"))
+    socket = config["staticResources"]["listeners"][0]["filterChains"][0]["transportSocket"]
+    context = socket["typedConfig"]["commonTlsContext"]
+    (secret,) = context["tlsCertificateSdsSecretConfigs"]
+    assert secret["name"] == "server"
+    assert secret["sdsConfig"]["pathConfigSource"] == {"path": "/etc/envoy/secrets.json"}
+    assert context["alpnProtocols"] == ["h2", "http/1.1"]
+    assert config["node"]["id"], "Envoy reads no secrets without"
+    assert "node" not in rendered()
 
 
 def test_ipv6_addresses_are_written_with_brackets():
