@@ -132,12 +132,15 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, JsonValue]],
         variables: Mapping[str, JsonValue],
         doubts: Doubts | None = None,
+        *,
+        spaces: str | None = None,
     ) -> str:
         """The prompt up to the end of the last message's text, for the model to go on from there.
 
         This is `continue_final_message` of transformers 5 (render_jinja_template): what the template puts
         behind the text is cut off, and so is white space at its end where the template strips it. Where
-        content is a list, the text is that of the last part that has one. Raises Declined.
+        content is a list, the text is that of the last part that has one. `spaces` are the characters that
+        count as white space, None for Python's. Raises Declined.
         """
         last = messages[-1]
         if "content" not in self.source:
@@ -148,7 +151,7 @@ class ChatTemplate:
         if end < 0 or text.strip() not in marked:
             raise Declined(SkipReason.RENDER_FAILED)
         stripped = not marked.startswith(_END_MARK, end)
-        return marked[:end].rstrip() if stripped else marked[:end]
+        return marked[:end].rstrip(spaces) if stripped else marked[:end]
 
 
 def _without_addresses(value: Any) -> Any:

@@ -59,6 +59,10 @@ _MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     Role.FUNCTION: ("role", "content", "name"),
 }
 _PLAIN: Final = ("role", "content")  # nearly all messages have just these, and nothing is to be done to them
+# White space to Rust. To Python, U+001C to U+001F are, too.
+_SPACES: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 # Kept by Dynamo in ways that were not measured.
 _OPEN_FIELDS: Final = frozenset({"function_call", "audio", "tools"})
 
@@ -168,7 +172,7 @@ def _render(
         return _without_nul(template.render(messages, variables, doubts))
     if request.add_generation_prompt or not messages[-1].get("content"):
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)  # 400 there
-    return _without_nul(template.render_unfinished(messages, variables, doubts))
+    return _without_nul(template.render_unfinished(messages, variables, doubts, spaces=_SPACES))
 
 
 def _without_nul(prompt: str) -> str:

@@ -290,6 +290,12 @@ class TestUnfinishedMessages:
             declined(CHAT_TEMPLATE, *self.SAID, continue_final_message=True) is SkipReason.BAD_REQUEST_SHAPE
         )
 
+    def test_white_space_at_its_end_is_that_of_rust(self):
+        fields = {"continue_final_message": True, "add_generation_prompt": False}
+        source = "{% for m in messages %}{{ m.content | trim }}|{% endfor %}"
+        assert ask(source, {"role": "assistant", "content": "a \x1e\x1f"}, **fields).text == "a \x1e\x1f"
+        assert ask(source, {"role": "assistant", "content": "a\x1f \x85\u2003"}, **fields).text == "a\x1f"
+
     @pytest.mark.parametrize("content", [None, ""])
     def test_not_without_text(self, content):
         silent = {"role": "assistant", "content": content}

@@ -139,6 +139,7 @@ _CHATS: Final[dict[str, _Object]] = {
     "no-generation-prompt": {"add_generation_prompt": False},
     "unfinished": {"messages": [_USER, _assistant("a b ")], **_UNFINISHED},
     "unfinished-line": {"messages": [_USER, _assistant("a\n")], **_UNFINISHED},
+    "unfinished-odd-spaces": {"messages": [_USER, _assistant("\x1c a \x1e\x1f\x85\u2003")], **_UNFINISHED},
     "unfinished-blank": {"messages": [_USER, _assistant("  ")], **_UNFINISHED},
     "unfinished-empty": {"messages": [_USER, _assistant("")], **_UNFINISHED},
     "unfinished-parts": {
