@@ -65,7 +65,7 @@ def every_reference_is_met(release: Rendered) -> None:
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in there, component
         account = spec.get("serviceAccountName", "default")
-        assert account == "default" or ("ServiceAccount", account) in there, component
+        assert account in ("default", "ml") or ("ServiceAccount", account) in there, component
         for container in [*spec["containers"], *spec.get("initContainers", ())]:
             mounted = {mount["name"] for mount in container.get("volumeMounts", ())}
             assert mounted <= {each["name"] for each in spec.get("volumes", ())}, component

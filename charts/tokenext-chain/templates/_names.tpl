@@ -90,6 +90,6 @@ tokenext-chain/pool: {{ include "chain.poolName" . }}
 {{- if (index . 0).Values.serviceAccount.create -}}
 {{- include "chain.component" . -}}
 {{- else -}}
-default
+{{- (index . 0).Values.serviceAccount.name | default "default" -}}
 {{- end -}}
 {{- end -}}
