@@ -3,7 +3,9 @@
 Every document is read strictly: a key that stands twice, which YAML readers let pass, is an error.
 """
 
+import copy
 import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +82,15 @@ def render(
     values: Mapping[str, Any] | None = None, *, chart: Path = CHART, name: str = "rel", upgrade: bool = False
 ) -> Rendered:
     """As `helm template`, or as an upgrade of that release. Raises Refused."""
+    release = _rendered(json.dumps(values or {}), chart, name, upgrade)
+    return Rendered(copy.deepcopy(release.objects), release.notes)
+
+
+@functools.cache  # several tests ask for the same release
+def _rendered(values: str, chart: Path, name: str, upgrade: bool) -> Rendered:
     try:
         files = _loaded(chart).render(
-            dict(values or {}), name=name, namespace="ns", is_install=not upgrade, is_upgrade=upgrade
+            json.loads(values), name=name, namespace="ns", is_install=not upgrade, is_upgrade=upgrade
         )
     except (helm_python.HelmRenderError, helm_python.HelmValuesError) as error:
         raise Refused(str(error)) from None
