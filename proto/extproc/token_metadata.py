@@ -98,16 +98,10 @@ class TokenRecord:
 
 def encode(record: TokenRecord) -> dict[str, JsonValue]:
     """The record in proto3 JSON form: default values left out, as protobuf's own printers do."""
-    fields: dict[str, JsonValue] = {
-        "model": record.model,
-        "tokenizerDigest": record.tokenizer_digest,
-        "tokenCount": len(record.token_ids),
-        "tokenIds": b64encode(record.token_ids.packed).decode("ascii"),
-        "kind": record.kind.value,
-        "engineExact": record.engine_exact,
-        "reason": record.reason,
-    }
-    return {name: value for name, value in fields.items() if value}
+    fields = spent(record)
+    if record.token_ids:
+        fields["tokenIds"] = b64encode(record.token_ids.packed).decode("ascii")
+    return fields
 
 
 def spent(record: TokenRecord) -> dict[str, JsonValue]:
@@ -115,9 +109,15 @@ def spent(record: TokenRecord) -> dict[str, JsonValue]:
 
     Envoy repeats metadata on every message of a stream; this keeps the ids off those of the response.
     """
-    fields = encode(record)
-    del fields["tokenIds"]
-    return fields
+    fields: dict[str, JsonValue] = {
+        "model": record.model,
+        "tokenizerDigest": record.tokenizer_digest,
+        "tokenCount": len(record.token_ids),
+        "kind": record.kind.value,
+        "engineExact": record.engine_exact,
+        "reason": record.reason,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def decode(value: object) -> TokenRecord:

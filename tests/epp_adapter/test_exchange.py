@@ -1,5 +1,5 @@
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
@@ -122,6 +122,14 @@ async def test_no_record_is_written_where_none_stood(bench):
     )
     assert bench.strategy.requests[-1].token_ids
     assert set(verdict.metadata) == {"envoy.lb"}
+
+
+async def test_a_record_of_no_ids_is_routed_without_any(bench):
+    nothing = replace(RECORD, token_ids=TokenIds(b""))
+    request = ready(record=encode(nothing))
+    verdict = await bench.exchange(records=RecordFinder(take_ids_out=True)).decide(request)
+    assert verdict.metadata["tokenext"]["record"] == encode(nothing)
+    assert not bench.strategy.requests[-1].token_ids
 
 
 async def test_route_cache_is_cleared_when_so_configured(bench):

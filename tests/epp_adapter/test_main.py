@@ -9,14 +9,16 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from urllib.request import urlopen
+from uuid import RFC_4122, UUID
 
 import grpc.aio
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from epp_adapter.__main__ import main
+from epp_adapter.__main__ import _random_uuid, main
 from extproc.events import BodyMode
 from extproc.token_metadata import Kind, TokenIds, TokenRecord, encode
 from tests.epp_adapter.dynamo_stack import BLOCK_SIZE, ENDPOINT, deployment, process
@@ -157,6 +159,13 @@ def headers_message(token_ids: TokenIds | None = None, **headers):
         record = TokenRecord("tiny", "sha256:0", token_ids, Kind.CHAT, engine_exact=True)
         with_metadata(message, "tokenext", {"record": encode(record)})
     return message
+
+
+def test_minted_ids_are_uuids_and_never_the_same_twice():
+    source = Random(1)
+    minted = [UUID(_random_uuid(source)) for _ in range(1000)]
+    assert {(each.version, each.variant) for each in minted} == {(4, RFC_4122)}
+    assert len(set(minted)) == 1000
 
 
 async def routed(call, message) -> tuple[str, object]:
