@@ -112,6 +112,11 @@ MORE: Mapping[str, Values] = {
     },
     "kgateway-own-certificate": {"provider": "kgateway", **ROUTED, "epp": {"tls": {"secretName": "picker"}}},
     "own-pool": {"pool": {"create": False, "name": "theirs"}},
+    "own-selector": {
+        "pool": {"selector": {"app.kubernetes.io/component": "worker", "tier": "gpu"}},
+        "commonLabels": {"team": "ml", "app.kubernetes.io/part-of": "platform"},
+        "tokenext": {"podLabels": {"team": "tokens"}},
+    },
     "own-accounts": {"serviceAccount": {"create": False, "name": "ml"}, "rbac": {"create": False}},
     "two-models": {
         "models": [

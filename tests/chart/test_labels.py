@@ -27,6 +27,16 @@ def test_a_graphs_workers_carry_the_pools_label():
     assert selector <= component["podTemplate"]["metadata"]["labels"].items()
 
 
+def test_labels_of_ones_own_give_way_to_what_selects_and_are_there_otherwise():
+    values = {
+        "commonLabels": {"team": "ml", "app.kubernetes.io/instance": "mine"},
+        "tokenext": {"podLabels": {"team": "tokens"}},
+    }
+    labels = {name: template["metadata"]["labels"] for name, template in pods(render(values).objects)}
+    assert (labels["tokenext"]["team"], labels["epp"]["team"]) == ("tokens", "ml")
+    assert {each["app.kubernetes.io/instance"] for each in labels.values()} == {"rel"}
+
+
 def test_two_releases_in_one_namespace_do_not_share_their_pools():
     first, second = (render(name=name) for name in ("one", "two"))
     selector = first.one("InferencePool")["spec"]["selector"]["matchLabels"].items()

@@ -94,6 +94,8 @@ PAIRS = [
         "epp.strategies.i.config",
     ),
     (NONE, "pool.selector"),
+    ({"pool": {"selector": {"app.kubernetes.io/component": "server"}}}, "pool.selector"),
+    ({"models": [{"name": "a", "source": "/models/a"}]}, "models[0].source=/models/a"),
     ({"pool": {"targetPorts": [8000, 8001]}}, "pool.targetPorts"),
     ({"pool": {"create": False}}, "pool.name"),
     ({"provider": "kgateway", **ROUTED, "carrier": "metadata"}, "carrier=metadata"),

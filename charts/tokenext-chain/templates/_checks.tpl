@@ -21,6 +21,13 @@ begins with the value to change.
 {{- $_ := set $seen $name $index -}}
 {{- end -}}
 {{- end -}}
+{{- if not .Values.modelStore.existingClaim -}}
+{{- range $index, $model := .Values.models -}}
+{{- if hasPrefix (printf "%s/" $.Values.modelStore.mountPath) $model.source -}}
+{{- fail (printf "models[%d].source=%s: nothing is mounted at %s; set modelStore.existingClaim" $index $model.source $.Values.modelStore.mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if eq (include "chain.carrier" .) "body" -}}
 {{- range $index, $model := .Values.models -}}
 {{- if eq ($model.handoff | default "none") "none" -}}
@@ -108,6 +115,14 @@ begins with the value to change.
 {{- end -}}
 {{- if $matches -}}
 {{- fail (printf "pool.selector: %s also selects the pods of %s" (toJson $selector) $component) -}}
+{{- end -}}
+{{- end -}}
+{{- if has .Values.workers.kind (list "mocker" "dynamo" "vllm") -}}
+{{- $labels := include "chain.podLabels" (list . "worker" $selector) | fromYaml -}}
+{{- range $key, $value := $selector -}}
+{{- if ne (toString (get $labels $key)) (toString $value) -}}
+{{- fail (printf "pool.selector: the chart's own workers have %s=%s, and cannot have %s" $key (get $labels $key) $value) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq .Values.workers.kind "none") (not .Values.pool.selector) -}}

@@ -27,30 +27,22 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* (list root component) -> labels of objects. */}}
+{{/* (list root component) -> labels of objects. What the chart says of itself comes before labels of one's own. */}}
 {{- define "chain.labels" -}}
-{{ include "chain.selectorLabels" . }}
-{{ with (index . 0) -}}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: tokenext-chain
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- end }}
+{{- $root := index . 0 -}}
+{{- $labels := include "chain.selectorLabels" . | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $_ := set $labels "app.kubernetes.io/part-of" "tokenext-chain" -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- toYaml (merge $labels $root.Values.commonLabels) -}}
 {{- end -}}
 
-{{/* (list root component extra) -> labels of pods. */}}
+{{/* (list root component extra) -> labels of pods: the selector's, then `extra`, then the common ones. */}}
 {{- define "chain.podLabels" -}}
-{{ include "chain.selectorLabels" (list (index . 0) (index . 1)) }}
-app.kubernetes.io/part-of: tokenext-chain
-{{- with (index . 0).Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- with index . 2 }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := include "chain.selectorLabels" (list (index . 0) (index . 1)) | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/part-of" "tokenext-chain" -}}
+{{- toYaml (merge $labels (index . 2) (index . 0).Values.commonLabels) -}}
 {{- end -}}
 
 {{/* (list root image) -> repository:tag or repository@digest; the chart's own images take its appVersion. */}}
