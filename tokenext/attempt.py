@@ -13,6 +13,7 @@ from tokenext.observer import OTHER_MODEL, ExchangeRecord, Outcome, Stage
 from tokenext.openai import Api, parse, read_body
 from tokenext.pool import TokenizationPool
 from tokenext.tokenization import Stopwatch, Tokenized, tokenize
+from tokenext.turns import Remembered
 
 __all__ = ["Attempt"]
 
@@ -39,6 +40,7 @@ class Attempt:
         model_name: str = "",
         body_replaceable: bool = False,
         deadline_seconds: float | None = None,
+        conversations: Remembered | None = None,
     ) -> Tokenized:
         """Raises Declined. `path` has no query; `model_name` takes the place of the body's own.
 
@@ -48,7 +50,7 @@ class Attempt:
         api = _APIS.get(path)
         if api is None:
             raise Declined(SkipReason.NOT_OPENAI_PATH)
-        request = parse(api, self.body)
+        request = parse(api, self.body, conversations)
         model = self.model = catalog.find(model_name or request.model)
         self.watch.lap(Stage.PARSE)
         if model is None:

@@ -11,6 +11,7 @@ from tokenext.declined import Declined, SkipReason
 from tokenext.observer import Observer, Outcome
 from tokenext.pool import TokenizationPool
 from tokenext.tokenization import Clock, Stopwatch
+from tokenext.turns import Remembered
 
 __all__ = ["Callout", "Prompt"]
 
@@ -38,7 +39,9 @@ class Callout:
         observer: Observer,
         clock: Clock,
         max_body_bytes: int,
+        conversations: Remembered | None = None,
     ) -> None:
+        self._conversations = conversations
         self._catalog = catalog
         self._pool = pool
         self._observer = observer
@@ -82,5 +85,6 @@ class Callout:
             self._pool,
             model_name=prompt.model,
             deadline_seconds=deadline_seconds,
+            conversations=self._conversations,
         )
         return tokenized.record

@@ -3,8 +3,7 @@
 What a model server does to a request before its template runs is a Profile's business (profiles.py).
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import jinja2
@@ -13,6 +12,8 @@ from jinja2 import meta, nodes
 from extproc.verdict import JsonValue
 from tokenext.content_format import ContentFormat, content_format
 from tokenext.declined import Declined, SkipReason
+from tokenext.loop_analysis import remember_loops
+from tokenext.loop_memory import MEMORY, LoopMemory
 from tokenext.minijinja_doubts import DOUBTS, Doubts
 from tokenext.minijinja_watch import watch
 from tokenext.template_bounds import Budget, RenderBounds, RenderLimitError, RenderTimeError
@@ -27,7 +28,7 @@ _DEFAULT_BOUNDS: Final = RenderBounds()
 # Put behind the last message's text, to find where it ends in the prompt. The space tells whether the
 # template strips content.
 _END_MARK: Final = "\ue000tokenext:final\ue000 "
-_PIECES_AT_ONCE: Final = 64
+_PIECES_BETWEEN_LOOKS: Final = 64
 # As Python writes what has no text of its own (a method, an iterator): by its place in memory.
 _ADDRESS: Final = " at 0x"
 
@@ -62,8 +63,9 @@ class ChatTemplate:
             self.vllm_content_format: ContentFormat = vllm_content_format(tree)
             self.shows_date = any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
             self._keys = frozenset(_keys(tree))
+            tree = remember_loops(tree)
             if watched:
-                tree = watch(environment, source)
+                tree = watch(environment, tree, source)
             if isinstance(environment, BoundedEnvironment):
                 tree = environment.bounded(tree)
             self._template = environment.from_string(tree)
@@ -74,6 +76,8 @@ class ChatTemplate:
             raise TemplateSourceError("it is nested too deeply") from None
         self._bounds = bounds
         self.source = source
+        # What a render without notes left behind says nothing of what is to be noted.
+        self.memory_key = f"{'watched' if watched else 'plain'}:{source}"
 
     def reads(self, key: str) -> bool:
         """Whether the template names a key of this name, as an attribute or in quotes."""
@@ -84,15 +88,17 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, JsonValue]],
         variables: Mapping[str, JsonValue],
         doubts: Doubts | None = None,
+        memory: LoopMemory | None = None,
     ) -> str:
         """The prompt. Raises Declined where the template fails, refuses or goes out of its bounds.
 
         A template that prints a place in memory fails: the engine would print another. `doubts` takes the
-        notes of a watched template.
+        notes of a watched template. `memory` is what an earlier turn of the conversation left behind, and
+        gets what this one does.
         """
         arguments: dict[str, Any] = {**variables, "messages": messages}
         try:
-            return self._proper_text(arguments, doubts)
+            return self._proper_text(arguments, doubts, memory)
         except RenderTimeError:
             raise Declined(SkipReason.RENDER_DEADLINE) from None
         except RenderLimitError:
@@ -102,30 +108,40 @@ class ChatTemplate:
         except Exception:  # noqa: BLE001  # as said
             raise Declined(SkipReason.RENDER_FAILED) from None
 
-    def _proper_text(self, arguments: dict[str, Any], doubts: Doubts | None) -> str:
-        prompt = self._text({**arguments, DOUBTS: doubts})
+    def _proper_text(
+        self, arguments: dict[str, Any], doubts: Doubts | None, memory: LoopMemory | None
+    ) -> str:
+        prompt = self._text(
+            {**arguments, DOUBTS: doubts, MEMORY: memory}, [] if memory is None else memory.output
+        )
         # Clients send such texts, too, when they ask about programs.
-        if _ADDRESS in prompt and _ADDRESS in self._text(_without_addresses(arguments)):
+        if _ADDRESS in prompt and _ADDRESS in self._text(_without_addresses(arguments), []):
             raise jinja2.TemplateError("a place in memory")
         return prompt
 
-    def _text(self, arguments: dict[str, Any]) -> str:
+    def _text(self, arguments: dict[str, Any], prompt: list[str]) -> str:
+        """Render. Each piece is in `prompt` before the next is made: a memory looks at how many there are."""
         if self._bounds is None:
-            return self._template.render(arguments)
-        return self._bounded(arguments, self._bounds)
+            for piece in self._pieces(arguments):
+                prompt.append(piece)  # noqa: PERF402  # as said
+        else:
+            self._bounded(arguments, self._bounds, prompt)
+        return "".join(prompt)
 
-    def _bounded(self, arguments: dict[str, Any], bounds: RenderBounds) -> str:
+    def _pieces(self, arguments: dict[str, Any]) -> Iterator[str]:
+        return self._template.root_render_func(self._template.new_context(arguments))
+
+    def _bounded(self, arguments: dict[str, Any], bounds: RenderBounds, prompt: list[str]) -> None:
         budget = Budget(bounds)
         arguments[BUDGET] = budget
-        pieces = self._template.root_render_func(self._template.new_context(arguments))
-        prompt: list[str] = []
         size = 0
-        while some := list(islice(pieces, _PIECES_AT_ONCE)):
-            size += sum(map(len, some))
-            budget.admit(size)
-            budget.look()
-            prompt += some
-        return "".join(prompt)
+        for count, piece in enumerate(self._pieces(arguments), 1):
+            prompt.append(piece)
+            size += len(piece)
+            if not count % _PIECES_BETWEEN_LOOKS:
+                budget.admit(size)
+                budget.look()
+        budget.admit(size)
 
     def render_unfinished(
         self,

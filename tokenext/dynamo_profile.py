@@ -101,7 +101,12 @@ class DynamoProfile:
         if template is None:
             raise Declined(SkipReason.NO_CHAT_TEMPLATE)
         traits = self._traits[template.source]
-        messages = [_message(message, traits) for message in request.messages]
+        special = [message for message in request.messages if not _is_plain(message)]
+        messages: list[Message] = (
+            [message if _is_plain(message) else _message(message, traits) for message in request.messages]
+            if special
+            else list(request.messages)
+        )
         arguments, clear = _template_arguments(
             {**self._template_kwargs, **_request_arguments(request)}, request.reasoning_effort
         )
@@ -114,7 +119,7 @@ class DynamoProfile:
         }
         doubts = Doubts()
         text = _render(template, request, messages, variables, doubts)
-        reasons = self._inexact(request, template, traits)
+        reasons = self._inexact(request, special, template, traits)
         inexact = next(reasons, None) or (None if clear else InexactReason.TEMPLATE_KWARGS)
         if inexact is None and doubts.found:
             inexact = InexactReason.TEMPLATE_DIALECT
@@ -129,9 +134,13 @@ class DynamoProfile:
         return replace(prompt, text=_without_nul(prompt.text))
 
     def _inexact(
-        self, request: ChatRequest, template: ChatTemplate, traits: TemplateTraits
+        self,
+        request: ChatRequest,
+        special: list[Message],
+        template: ChatTemplate,
+        traits: TemplateTraits,
     ) -> Iterator[InexactReason]:
-        """Every reason for doubt, the gravest first."""
+        """Every reason for doubt, the gravest first. `special`: the messages that are not plain."""
         if self._dedicated_renderer:
             yield InexactReason.DEDICATED_RENDERER
         if not request.fields <= _CHAT_FIELDS:
@@ -141,52 +150,58 @@ class DynamoProfile:
         # It then ends the prompt by the last part that has text, whatever white space follows.
         if request.continue_final_message and isinstance(request.messages[-1].get("content"), list):
             yield InexactReason.UNFINISHED_MESSAGE
-        has_parts = any(isinstance(message.get("content"), list) for message in request.messages)
+        has_parts = any(isinstance(message.get("content"), list) for message in special)
         if traits.wants_parts or (has_parts and template.content_format is ContentFormat.PARTS):
             yield InexactReason.CONTENT_FORMAT
-        if any(
-            message[name] is not None
-            for message in request.messages
-            for name in _OPEN_FIELDS & message.keys()
-        ):
+        if any(message[name] is not None for message in special for name in _OPEN_FIELDS & message.keys()):
             yield InexactReason.MESSAGE_FIELD
         # For other templates Dynamo writes reasoning into the content as a <think> block.
-        if "reasoning_content" not in template.source and any(map(_reasoning, request.messages)):
+        if "reasoning_content" not in template.source and any(map(_reasoning, special)):
             yield InexactReason.REASONING
-        roles = [message["role"] for message in request.messages]
-        if traits.refuses_later_system and Role.SYSTEM in roles[1:]:
+        if _reordered(request, traits):
             yield InexactReason.MESSAGE_ORDER
-        users_meet = (Role.USER, Role.USER) in pairwise(roles)
-        if traits.refuses_user_after_user and users_meet:
-            yield InexactReason.MESSAGE_ORDER
+
+
+def _reordered(request: ChatRequest, traits: TemplateTraits) -> bool:
+    """Whether Dynamo renders other messages than these, for a template that would refuse them."""
+    if not (traits.refuses_later_system or traits.refuses_user_after_user):
+        return False
+    roles = [message["role"] for message in request.messages]
+    later_system = traits.refuses_later_system and Role.SYSTEM in roles[1:]
+    return later_system or (traits.refuses_user_after_user and (Role.USER, Role.USER) in pairwise(roles))
 
 
 def _render(
     template: ChatTemplate,
     request: ChatRequest,
-    messages: list[_Object],
+    messages: list[Message],
     variables: _Object,
     doubts: Doubts,
 ) -> str:
     if not request.continue_final_message:
-        return _without_nul(template.render(messages, variables, doubts))
+        return _without_nul(request.turn.render(template, messages, variables, doubts))
     if request.add_generation_prompt or not messages[-1].get("content"):
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)  # 400 there
     return _without_nul(template.render_unfinished(messages, variables, doubts, spaces=_SPACES))
 
 
 def _without_nul(prompt: str) -> str:
-    return prompt.replace("\0", "")
+    return prompt.replace("\0", "") if "\0" in prompt else prompt
 
 
 def _reasoning(message: Message) -> JsonValue:
     return message.get("reasoning_content") or message.get("reasoning")
 
 
+def _is_plain(message: Message) -> bool:
+    """Whether nothing is to be done: a role, then text. The very same object is then known again at once."""
+    return (
+        len(message) == len(_PLAIN) and type(message.get("content")) is str and next(iter(message)) == "role"
+    )
+
+
 def _message(message: Message, traits: TemplateTraits) -> _Object:
     role = str(message["role"])
-    if len(message) == len(_PLAIN) and isinstance(message.get("content"), str):
-        return {name: message[name] for name in _PLAIN}
     values = dict(message)
     if (reasoning := values.pop("reasoning", None)) is not None:
         # One field by two names: both are a duplicate, hence 400.

@@ -18,6 +18,7 @@ from tokenext.observer import Observer, Outcome
 from tokenext.openai import GUARDED_PATHS
 from tokenext.pool import TokenizationPool
 from tokenext.tokenization import Clock, Stopwatch, Tokenized
+from tokenext.turns import Remembered
 
 __all__ = ["ExchangeOptions", "OnOversize", "TokenizeExchange"]
 
@@ -49,8 +50,10 @@ class TokenizeExchange:
         observer: Observer,
         options: ExchangeOptions,
         clock: Clock,
+        conversations: Remembered | None = None,
     ) -> None:
         """`catalog` gives the catalog of the moment: a reload shows in the next request."""
+        self._conversations = conversations
         self._catalog = catalog
         self._pool = pool
         self._observer = observer
@@ -105,6 +108,7 @@ class TokenizeExchange:
             self._catalog(),
             self._pool,
             body_replaceable=request.body_replaceable,
+            conversations=self._conversations,
         )
 
     def _passing(self, request: RequestReady, attempt: Attempt) -> Verdict:

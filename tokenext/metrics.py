@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from tokenext.catalog import Catalog
+from tokenext.conversations import ConversationSnapshot
 from tokenext.observer import ExchangeRecord, Outcome
 from tokenext.parity import Finding, ParityRecord, handoff_allowed
 from tokenext.prefix_tree import PrefixSnapshot
@@ -107,6 +108,10 @@ class PrometheusObserver:
         """Show the prefix cache's own counts, read at every scrape."""
         self._registry.register(_PrefixCacheCollector(snapshot))
 
+    def watch_conversations(self, snapshot: Callable[[], ConversationSnapshot]) -> None:
+        """Show what is remembered of conversations, read at every scrape."""
+        self._registry.register(_ConversationCollector(snapshot))
+
     def show_models(self, catalog: Catalog) -> None:
         self._models.clear()
         self._mismatch.clear()
@@ -149,4 +154,32 @@ class _PrefixCacheCollector(Collector):
         yield GaugeMetricFamily("tokenext_prefix_cache_bytes", "What they take.", value=seen.bytes)
         yield GaugeMetricFamily(
             "tokenext_prefix_cache_budget_bytes", "What they may take.", value=seen.budget_bytes
+        )
+
+
+class _ConversationCollector(Collector):
+    def __init__(self, snapshot: Callable[[], ConversationSnapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._snapshot()
+        lookups = CounterMetricFamily(
+            "tokenext_conversation_lookups",
+            "Chats by whether an earlier turn of theirs was remembered; short ones are not looked up.",
+            labels=["outcome"],
+        )
+        for outcome, count in (("continued", seen.continued), ("new", seen.new)):
+            lookups.add_metric([outcome], count)
+        yield lookups
+        yield CounterMetricFamily(
+            "tokenext_conversation_evictions",
+            "Conversations that made room for others.",
+            value=seen.evictions,
+        )
+        yield GaugeMetricFamily(
+            "tokenext_conversations", "Conversations that are remembered.", value=seen.entries
+        )
+        yield GaugeMetricFamily("tokenext_conversation_bytes", "What they take, about.", value=seen.bytes)
+        yield GaugeMetricFamily(
+            "tokenext_conversation_budget_bytes", "What they may take.", value=seen.budget_bytes
         )

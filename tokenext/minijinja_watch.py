@@ -7,15 +7,16 @@ from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
 from tokenext import minijinja_doubts as doubts
+from tokenext.loop_analysis import KEEP, MARK, PLACE, RECALL, REST
 from tokenext.minijinja_doubts import WATCHERS, Watcher
 
 __all__ = ["watch"]
 
 
-def watch(environment: jinja2.Environment, source: str) -> nodes.Template:
-    """The syntax tree of a template whose renders note their doubts. Raises jinja2.TemplateSyntaxError."""
+def watch(environment: jinja2.Environment, parsed: nodes.Template, source: str) -> nodes.Template:
+    """Rewrite a template's syntax tree so that its renders note their doubts."""
     environment.filters.update(WATCHERS)
-    tree: nodes.Template = _Rewriter().visit(environment.parse(source))
+    tree: nodes.Template = _Rewriter().visit(parsed)
     if "\r" in source:
         # P5: minijinja keeps the carriage returns of a source, jinja2 makes line ends of them.
         tree.body.insert(0, _doubt(1))
@@ -43,6 +44,7 @@ _FILTERS: Final[dict[str, Watcher | None]] = {
     "join": doubts.all_joined,
     "indent": doubts.indented,
     "reverse": doubts.reversible,
+    **dict.fromkeys((RECALL, REST, PLACE, MARK, KEEP)),  # ours; what they give was looked at when it was made
 }
 _TEXT_FILTERS: Final = frozenset({"string", "trim", "replace", "upper", "lower", "indent", "join", "tojson"})
 # As the argument of `map`.

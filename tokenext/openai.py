@@ -6,7 +6,7 @@ server gives its own error. What an engine makes of the fields is its profile's 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -15,7 +15,8 @@ from extproc.verdict import JsonValue
 from tokenext.declined import Declined, SkipReason
 from tokenext.json_object import JsonObject, NotAnObjectError, read
 from tokenext.openai_messages import Message, Role, Tool, read_messages, read_tools
-from tokenext.request_fields import RequestFields, require
+from tokenext.request_fields import RequestFields, read_list, require
+from tokenext.turns import Remembered, Turn
 
 __all__ = [
     "GUARDED_PATHS",
@@ -68,7 +69,8 @@ class ChatRequest:
     Each message has a known role; content that is a string, missing, null, or a list of text parts; and tool
     calls, where present, with an id, a name and arguments as a string. `template_args` is what Dynamo takes
     for another name of `template_kwargs`; None where absent. `odd_numbers`: see json_numbers.py.
-    `cache_salt` keeps what is remembered of the prompt to requests of the same salt, as vLLM does.
+    `cache_salt` keeps what is remembered of the prompt to requests of the same salt, as vLLM does; `turn` is
+    what is remembered of this conversation.
     """
 
     model: str
@@ -86,6 +88,7 @@ class ChatRequest:
     truncation: Truncation | None
     odd_numbers: bool
     cache_salt: str = ""
+    turn: Turn = field(default_factory=Turn, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +114,29 @@ def read_body(body: bytes) -> JsonObject:
         raise Declined(SkipReason.INVALID_JSON) from None
 
 
-def parse(api: Api, body: JsonObject) -> PromptRequest:
-    """What the body asks for. Raises Declined; reads only the fields that decide the prompt."""
+def parse(api: Api, body: JsonObject, conversations: Remembered | None = None) -> PromptRequest:
+    """What the body asks for. Raises Declined; reads only the fields that decide the prompt.
+
+    Of `messages` it reads only what `conversations` do not know.
+    """
     fields = RequestFields(body)
     model = fields.typed("model", str, "")
     require(bool(model))
     # Hand-off adds to these objects; anything else there is the model server's to refuse.
     for name in ("nvext", "kv_transfer_params"):
         fields.typed(name, dict, {})
-    return _completion(model, fields) if api is Api.COMPLETION else _chat(model, fields)
+    return _completion(model, fields) if api is Api.COMPLETION else _chat(model, fields, conversations)
 
 
-def _chat(model: str, fields: RequestFields) -> ChatRequest:
+def _chat(model: str, fields: RequestFields, conversations: Remembered | None) -> ChatRequest:
+    cache_salt = fields.typed("cache_salt", str, "")
+    turn = _turn(fields, conversations, cache_salt)
     tools = fields.typed("tools", list, None)
     documents = fields.typed("documents", list, None)
     return ChatRequest(
         model=model,
         fields=fields.names,
-        messages=read_messages(fields.typed("messages", list, [], numbers=False)),
+        messages=turn.messages,
         tools=None if tools is None else read_tools(tools),
         tool_choice=fields.value("tool_choice"),
         template_kwargs=fields.typed("chat_template_kwargs", dict, {}),
@@ -140,8 +148,24 @@ def _chat(model: str, fields: RequestFields) -> ChatRequest:
         add_special_tokens=fields.typed("add_special_tokens", bool, False),
         truncation=_truncation(fields),
         odd_numbers=fields.odd_numbers,
-        cache_salt=fields.typed("cache_salt", str, ""),
+        cache_salt=cache_salt,
+        turn=turn,
     )
+
+
+def _turn(fields: RequestFields, conversations: Remembered | None, isolation: str) -> Turn:
+    """The messages, and where they stand in their conversation. Raises Declined."""
+    text = b"" if conversations is None else fields.text("messages").rstrip()
+    before = None if conversations is None else conversations.find(isolation, text)
+    if before is None:
+        messages = read_messages(fields.typed("messages", list, [], numbers=False))
+    else:
+        rest = text[len(before.text) :].lstrip()
+        # What begins alike is the same up to here, whatever follows: JSON is read from left to right.
+        messages = before.messages
+        if rest != b"]":
+            messages += read_messages(read_list(b"[" + rest.removeprefix(b",")))
+    return Turn(conversations, isolation, text.removesuffix(b"]").rstrip(), messages, before)
 
 
 def _completion(model: str, fields: RequestFields) -> CompletionRequest:

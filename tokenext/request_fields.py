@@ -10,7 +10,7 @@ from tokenext.declined import Declined, SkipReason
 from tokenext.json_numbers import read_numbers
 from tokenext.json_object import JsonObject
 
-__all__ = ["RequestFields", "require"]
+__all__ = ["RequestFields", "read_list", "require"]
 
 T = TypeVar("T")
 
@@ -56,6 +56,10 @@ class RequestFields:
         self.odd_numbers = self.odd_numbers or odd
         return decoded
 
+    def text(self, name: str) -> bytes:
+        """The value as it stands in the body; empty where it is absent."""
+        return bytes(self._fields.get(name, b""))
+
     def typed(self, name: str, expected: type, default: T, *, numbers: bool = True) -> T:
         """The value, which must be exactly of this type. Raises Declined."""
         value = self.value(name, numbers=numbers)
@@ -63,6 +67,15 @@ class RequestFields:
             return default
         require(type(value) is expected)
         return value  # type: ignore[return-value]  # of the type just checked
+
+
+def read_list(text: bytes) -> list[JsonValue]:
+    """A JSON array whose numbers do not matter. Raises Declined."""
+    try:
+        values: list[JsonValue] = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Declined(SkipReason.INVALID_JSON) from None
+    return values
 
 
 def _is_null(raw: msgspec.Raw) -> bool:

@@ -59,6 +59,15 @@ class PrefixCacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 128 * 1024 * 1024
 
 
+class ConversationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`budget_bytes` bounds what a process keeps of conversations that may go on; 0: nothing.
+
+    A conversation of 120,000 tokens takes about 2 MB.
+    """
+
+    budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
+
+
 class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The running engine that a model's ids are compared with (tokenext/verification.py).
 
@@ -105,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exchange_log: bool = True
     limits: Limits = Limits()
     prefix_cache: PrefixCacheSettings = PrefixCacheSettings()
+    conversations: ConversationSettings = ConversationSettings()
 
 
 def load(path: Path) -> Settings:

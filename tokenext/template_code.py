@@ -19,14 +19,18 @@ LOOP_NAMES: Final = frozenset(name for name in dir(LoopContext) if not name.star
 
 
 class ShortCuts(CodeGenerator):
-    """For environments where `x.y` of a dict is its item `y`, and the missing is false and not defined."""
+    """For environments where `x.y` of a dict is its item `y`, and the missing is false and not defined.
+
+    The environment's `namespace_type` is what its `namespace()` makes; its names are attributes.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._conditions: set[int] = set()  # by identity: the syntax tree lives as long as its generator
+        self._namespaces: set[str] = set()
 
     def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802  # jinja2 names visitors so
-        short_cut = _loop_attribute(node, frame) or self._item(node, frame)
+        short_cut = _loop_attribute(node, frame) or self._of_namespace(node, frame) or self._item(node, frame)
         self.write(short_cut)
         super().visit_Getattr(node, frame)
         self.write(short_cut and ")")
@@ -43,9 +47,26 @@ class ShortCuts(CodeGenerator):
         super().visit_Test(node, frame)
         self.write("" if lookup is None else ")")
 
+    def visit_Assign(self, node: nodes.Assign, frame: Frame) -> None:  # noqa: N802
+        made = node.node.node if isinstance(node.node, nodes.Call) else None
+        if isinstance(made, nodes.Name) and made.name == "namespace" and isinstance(node.target, nodes.Name):
+            self._namespaces.add(node.target.name)
+        super().visit_Assign(node, frame)
+
     def visit_If(self, node: nodes.If, frame: Frame) -> None:  # noqa: N802
         self._conditions.update(id(each.test) for each in (node, *node.elif_))
         super().visit_If(node, frame)
+
+    def _of_namespace(self, node: nodes.Getattr, frame: Frame) -> str:
+        owner = node.node
+        if not isinstance(owner, nodes.Name) or owner.name not in self._namespaces:
+            return ""
+        variable = frame.symbols.ref(owner.name)
+        names = f"{variable}.__dict__"
+        return (
+            f"({names}[{node.attr!r}] if type({variable}) is environment.namespace_type "
+            f"and {node.attr!r} in {names} else "
+        )
 
     def _item(self, node: nodes.Expr, frame: Frame) -> str:
         lookup = _lookup(node, frame)

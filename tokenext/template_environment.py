@@ -14,6 +14,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
+from tokenext.loop_memory import memory_filters
 from tokenext.template_bounds import RenderBounds
 from tokenext.template_code import ShortCuts
 from tokenext.template_filters import to_json
@@ -38,6 +39,8 @@ def template_environment(*, now: Now, bounds: RenderBounds | None) -> jinja2.Env
         else BoundedEnvironment(max_chars=bounds.max_chars, **options)
     )
     environment.code_generator_class = ShortCuts
+    environment.extend(namespace_type=TemplateNamespace)
+    environment.filters.update(memory_filters())
     if bounds is None:
         environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = _raise_exception

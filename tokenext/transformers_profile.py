@@ -53,6 +53,7 @@ class TransformersProfile:
         text = apply_chat_template(
             template,
             request.messages,
+            turn=request.turn,
             variables={**self._special_tokens, **self._template_kwargs, **request.template_kwargs},
             tools=_as_list(request.tools),
             documents=_as_list(request.documents),

@@ -6,6 +6,7 @@ from typing import Final
 from extproc.verdict import JsonValue
 from tokenext.chat_template import ChatTemplate
 from tokenext.declined import Declined, SkipReason
+from tokenext.turns import Turn
 
 __all__ = ["PARAMETERS", "apply_chat_template"]
 
@@ -31,6 +32,7 @@ def apply_chat_template(
     documents: JsonValue,
     add_generation_prompt: bool,
     continue_final_message: bool,
+    turn: Turn | None = None,
 ) -> str:
     """The prompt. `variables` are the special tokens and what the request overrides them with.
 
@@ -48,8 +50,9 @@ def apply_chat_template(
         "documents": documents,
         "add_generation_prompt": add_generation_prompt,
     }
-    render = template.render_unfinished if continue_final_message else template.render
-    return render(messages, arguments)
+    if continue_final_message:
+        return template.render_unfinished(messages, arguments)
+    return (turn or Turn()).render(template, messages, arguments)
 
 
 def _are_objects(values: JsonValue) -> bool:

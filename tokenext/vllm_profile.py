@@ -76,6 +76,7 @@ class VllmProfile:
         text = apply_chat_template(
             template,
             _conversation(request, template),
+            turn=request.turn,
             # Only what the template looks up reaches it: that is how vLLM keeps surprises out.
             variables={
                 **self._special_tokens,

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from tokenext import tokenize_service
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
+from tokenext.conversations import Conversations
 from tokenext.exchange import ExchangeOptions, TokenizeExchange
 from tokenext.json_log import JsonLog
 from tokenext.live_catalog import LiveCatalog
@@ -210,6 +212,13 @@ async def _serve(
     metrics.watch_queue(lambda: pool.held)
     if tree is not None:
         metrics.watch_prefix_cache(tree.snapshot)
+    budget = settings.conversations.budget_bytes
+    conversations = Conversations(budget) if budget else None
+    # Models stay; a full collection need not look through them while a request waits.
+    gc.collect()
+    gc.freeze()
+    if conversations is not None:
+        metrics.watch_conversations(conversations.snapshot)
     exchange_options = ExchangeOptions(settings.metadata_namespace, limits.on_oversize)
     callout = Callout(
         catalog=live.current,
@@ -217,6 +226,7 @@ async def _serve(
         observer=observers,
         clock=time.perf_counter,
         max_body_bytes=limits.max_body_bytes,
+        conversations=conversations,
     )
     server = Server(
         ServerOptions(
@@ -233,6 +243,7 @@ async def _serve(
             observer=observers,
             options=exchange_options,
             clock=time.perf_counter,
+            conversations=conversations,
         ),
         services={tokenize_service.SERVICE: partial(tokenize_service.register, callout)},
     )

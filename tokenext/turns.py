@@ -1,0 +1,92 @@
+"""A request as the next turn of a conversation, and what the turn before it left behind."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from extproc.verdict import JsonValue
+from tokenext.loop_memory import LoopMemory, LoopRecord
+from tokenext.minijinja_doubts import Doubts
+
+__all__ = ["Conversation", "Remembered", "Template", "Turn"]
+
+Messages = tuple[Mapping[str, JsonValue], ...]
+Loops = Mapping[int, LoopRecord]
+
+_MESSAGE_BYTES: Final = 600  # of a parsed message beside its text
+_NO_LOOPS: Final[Loops] = {}
+
+
+class Template(Protocol):
+    """What a Turn has rendered (chat_template.py)."""
+
+    memory_key: str  # templates with one key render, and doubt, alike
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, JsonValue]],
+        variables: Mapping[str, JsonValue],
+        doubts: Doubts | None = None,
+        memory: LoopMemory | None = None,
+    ) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A turn that is remembered. `text` are its messages as JSON, without the closing bracket.
+
+    `loops`: what templates printed over them, by the template's `memory_key`.
+    """
+
+    text: bytes
+    messages: Messages
+    loops: Mapping[str, Loops]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        printed = sum(len(record.text) for loops in self.loops.values() for record in loops.values())
+        return 2 * len(self.text) + printed + _MESSAGE_BYTES * len(self.messages)
+
+
+class Remembered(Protocol):
+    """Where turns are kept (conversations.py). Thread-safe."""
+
+    def find(self, isolation: str, text: bytes) -> Conversation | None:
+        """The longest remembered turn that `text`, a JSON array of messages, goes on from."""
+
+    def keep(self, isolation: str, conversation: Conversation, before: Conversation | None) -> None:
+        """Remember a turn, in the place of the one before."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request's place in its conversation. Without `conversations` nothing is remembered of it.
+
+    Owned by whoever has the request: the event loop, then a worker thread.
+    """
+
+    conversations: Remembered | None = None
+    isolation: str = ""
+    text: bytes = b""  # of the messages, without the closing bracket
+    messages: Messages = ()
+    before: Conversation | None = None
+
+    def render(
+        self,
+        template: Template,
+        messages: Sequence[Mapping[str, JsonValue]],
+        variables: Mapping[str, JsonValue],
+        doubts: Doubts | None = None,
+    ) -> str:
+        """As the template does, from memory where that is the same. Raises Declined."""
+        if self.conversations is None:
+            return template.render(messages, variables, doubts)
+        key = template.memory_key
+        memory = LoopMemory(_NO_LOOPS if self.before is None else self.before.loops.get(key, _NO_LOOPS))
+        prompt = template.render(messages, variables, doubts, memory)
+        # Where there is doubt nothing is kept: the doubt must be found again the next time.
+        doubtful = doubts is not None and doubts.found
+        loops = {} if doubtful else {key: memory.kept}
+        self.conversations.keep(self.isolation, Conversation(self.text, self.messages, loops), self.before)
+        return prompt
