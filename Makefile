@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-unit test-integration \
+.PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow test-unit test-integration \
 	bench bench-adapter bench-pick simulate parity e2e-vllm chart clean
 
 help:  ## say what can be made
@@ -63,13 +63,16 @@ coverage: $(READY)  ## fail unless every branch of the session and its table is 
 
 test: $(READY)  ## run all tests: unit tests, then the chain on real parts
 	$(BIN)/python -m pytest -n 2 -m 'not integration'
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m 'integration and not slow'
+
+test-slow: $(READY)  ## run the tests that take most of a minute each (5,000 bookings, the simulation, real tokenizers)
+	$(BIN)/python -m pytest -m slow
 
 test-unit: $(READY)  ## run the tests that start no process
 	$(BIN)/python -m pytest -n 2 -m 'not integration'
 
 test-integration: $(READY)  ## run the tests on real Envoy, NATS and Dynamo
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m 'integration and not slow'
 
 bench: $(READY)  ## measure the chain against its alternatives, as ratios in one run (QUICK=1, ONLY=section)
 	@$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(MODEL),--model $(MODEL))

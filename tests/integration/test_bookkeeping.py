@@ -113,6 +113,7 @@ class Mix:
         return (await exchange(self._url, body(self._chain, self._rng, temperature="hot"))).status
 
 
+@pytest.mark.slow
 async def test_after_5000_mixed_requests_no_booking_is_left_in_dynamo(chain, dynamos_books):
     started = time.monotonic()
     mix = Mix(chain)

@@ -101,6 +101,7 @@ def test_the_report_is_a_table_a_picture_a_file_and_one_line(tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_small_simulation_runs_writes_its_results_and_ends_with_its_summary(tmp_path):
     command = [sys.executable, "-m", "loadtests.simulate", "--only", "round-robin", "internal", "dynamo"]
     command += ["--conversations", "6", "--seconds", "1", "--workers", "2", "--speedup", "5"]

@@ -20,7 +20,7 @@ TEXTS = [
     "def f(x):\n\treturn {'k': x ** 2}\n\n",
 ]
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def canonical(name: str, output: Path) -> tuple[bytes, dict]:
