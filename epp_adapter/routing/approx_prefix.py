@@ -1,7 +1,9 @@
 """What endpoints probably hold, judged by where this process has sent prompts before. Pure."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import compress, islice
+from operator import not_
 
 from epp_adapter.endpoints import Endpoint
 from epp_adapter.routing.holders import BlockHolders, HolderBits, longest_prefixes
@@ -54,16 +56,16 @@ class ApproximatePrefixes:
                 self._forget(next(iter(self._recent)))
         self._recent[endpoint.address] = recent
         bit = self._bits.bit(endpoint.address)
-        self._holders.add_all([key for key in keys if key not in recent], bit)
-        for key in keys:
-            recent.pop(key, None)
+        # No line of Python runs for a block that is known already, and a prompt has thousands.
+        known = list(map(recent.__contains__, keys))
+        self._holders.add_all(compress(keys, map(not_, known)), bit)
+        deque(map(recent.pop, compress(keys, known)), maxlen=0)
         # Last block first: an engine too frees the end of a prompt before its beginning, and a prefix without
         # its first block is worth nothing.
         recent.update(dict.fromkeys(reversed(keys)))
         capacity = num_blocks if num_blocks and self._auto_tune else self._capacity
         forgotten = tuple(islice(recent, max(0, len(recent) - capacity)))
-        for key in forgotten:
-            del recent[key]
+        deque(map(recent.pop, forgotten), maxlen=0)
         self._holders.discard_all(forgotten, bit)
 
     def _forget(self, address: str) -> None:
