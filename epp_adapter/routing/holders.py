@@ -4,7 +4,7 @@ matched against hundreds of holders with one AND.
 
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Iterator
-from itertools import accumulate, repeat
+from itertools import accumulate, repeat, takewhile
 from operator import and_
 from typing import Generic, TypeVar
 
@@ -99,11 +99,12 @@ class BlockHolders:
 def longest_prefixes(holders: Iterable[int]) -> dict[int, int]:
     """How many leading blocks each holder has, by its bit; who lacks the first one is absent.
 
-    `holders` are the bits of each block's holders, in the prompt's order.
+    `holders` are the bits of each block's holders, in the prompt's order. They are asked for as far as
+    somebody holds the prefix.
     """
     found: dict[int, int] = {}
     # Who holds all blocks up to each one: fewer and fewer, so that each leaving is found by halving.
-    still = [*accumulate(holders, and_), 0]
+    still = [*takewhile(bool, accumulate(holders, and_)), 0]
     depth = 0
     while mask := still[depth]:
         depth = bisect_left(still, True, lo=depth + 1, key=mask.__ne__)
