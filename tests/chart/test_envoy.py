@@ -14,7 +14,7 @@ from loadtests.stack import envoy_binary
 from loadtests.stack.chart_envoy import FILE, options, parts
 from loadtests.stack.envoy_config import render as rendered_by_generator
 from tests.chart.envoy_of_values import expected
-from tests.chart.matrix import combinations, sample
+from tests.chart.matrix import sample
 from tests.chart.rendering import CHART, render
 
 
@@ -81,11 +81,11 @@ def certificate(folder: Path) -> None:
 
 
 @pytest.mark.integration
-def test_envoy_takes_every_bootstrap_of_the_matrix(tmp_path):
+def test_envoy_takes_every_different_bootstrap(tmp_path):
     binary = envoy_binary.find()
     certificate(tmp_path)
     seen = set()
-    for name, values in standalone(combinations()).items():
+    for name, values in SAMPLE.items():
         files = render(values).one("ConfigMap", "-envoy")["data"]
         text = files["envoy.json"]
         if text in seen:
@@ -99,4 +99,4 @@ def test_envoy_takes_every_bootstrap_of_the_matrix(tmp_path):
         config = tmp_path / f"{name}.json"
         config.write_text(text)
         envoy_binary.validate(binary, config)
-    assert len(seen) >= 12
+    assert len(seen) >= 10
