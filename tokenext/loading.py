@@ -161,6 +161,9 @@ def _tokenizer(files: ModelFiles, profile: _ProfileType) -> tuple[bytes, Inexact
             return files.tokenizer_json, InexactReason.TOKENIZER
         changed = is_changed_by_dynamo(files.model_type)
         return files.tokenizer_json, InexactReason.ENGINE_RULE if changed else None
+    if files.renderer is Renderer.MISTRAL:
+        # Its tokenizer is mistral-common's, for completions, too.
+        return files.tokenizer_json, InexactReason.DEDICATED_RENDERER
     if files.transformers_json is None:
         return files.tokenizer_json, InexactReason.TOKENIZER
     return files.transformers_json, None

@@ -145,6 +145,15 @@ def test_a_directory_is_not_what_engines_make_of_it_through_transformers(model_d
     assert "bundle" not in bundled.engine_reason
 
 
+def test_vllm_takes_mistrals_own_tokenizer_where_its_files_are(copy, tmp_path):
+    (copy / "tekken.json").write_text("{}")
+    made = bundle(copy, tmp_path / "b")
+    assert load({"name": "m", "source": str(made), "handoff": "vllm"}).models[0].doubt is (
+        InexactReason.DEDICATED_RENDERER
+    )
+    assert load({"name": "m", "source": str(made), "handoff": "dynamo"}).models[0].doubt is None
+
+
 @pytest.mark.parametrize("model_type", ["glm4_moe", "minimax_m3", "kimi_k25", "gemma4"])
 def test_what_dynamos_workers_may_do_to_prompts_is_not_seen_from_here(copy, model_type):
     (copy / "config.json").write_text(json.dumps({"model_type": model_type}))
