@@ -33,6 +33,7 @@ class Model:
     engine_reason: str
     profile: Profile
     handoff: Handoff
+    strip_messages: bool = False
     loras: tuple[str, ...] = ()
     prefix_cache: str = "off"
     max_length: int | None = None

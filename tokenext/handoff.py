@@ -3,7 +3,7 @@
 Token ids and worker pins in a body replace the visible prompt or the route, so only the chain may set them.
 `strip` takes a client's copies out; `hand_over` sets ours. Both keep the bytes of every other value.
 
-The messages stay: each engine validates them, and its errors stay its own.
+The messages stay unless a model says `strip_messages`: each engine validates them, so its errors stay its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,6 +38,9 @@ _KV_TRANSFER: Final = "kv_transfer_params"
 _PROMPT_IDS: Final = "prompt_token_ids"
 _INPUT_IDS: Final = "input_ids"
 
+# Dynamo 1.6.1 answers 400 to no messages at all.
+_STUB: Final = b'[{"role":"user","content":"."}]'
+
 # By the object they stand in, None for the body itself.
 _OWNED: Final[Mapping[str | None, frozenset[str]]] = {
     # SGLang 0.5: the ids of a chat, and the rank a request is pinned to (GenerateReqInput). The first name is
@@ -63,15 +66,26 @@ def strip(body: JsonObject) -> bytes:
     return body.text if kept is None else join(kept)
 
 
-def hand_over(handoff: Handoff, body: JsonObject, record: TokenRecord) -> bytes | None:
+def hand_over(
+    handoff: Handoff, body: JsonObject, record: TokenRecord, *, strip_messages: bool = False
+) -> bytes | None:
     """The body with the record's ids where this engine takes them; None where it would take none.
 
     The record must be the engine's own ids, and not be empty: an engine would take an empty list at its word.
+    `strip_messages`: a chat's messages give way to one of a single character, for engines that read them no
+    more. What they would have said against the messages then goes unsaid.
     """
     if not record.token_ids:
         raise ValueError("no token ids to hand over")
     give = _GIVES.get((handoff, record.kind))
-    return None if give is None else give(body, record.token_ids)
+    if give is None:
+        return None
+    return give(_stubbed(body) if strip_messages and record.kind is Kind.CHAT else body, record.token_ids)
+
+
+def _stubbed(body: JsonObject) -> JsonObject:
+    fields: _Fields = {**body.fields, "messages": _STUB}
+    return read(join(fields))
 
 
 def _give_dynamo(body: JsonObject, ids: TokenIds) -> bytes:

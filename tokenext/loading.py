@@ -120,6 +120,7 @@ def load_model(
         engine_reason=f"{choice.reason}; {_UNPROVED[doubt]}" if doubt in _UNPROVED else choice.reason,
         profile=profile,
         handoff=model.handoff,
+        strip_messages=model.strip_messages,
         prefix_cache=caching.state,
         max_length=max_length,
         doubt=doubt,

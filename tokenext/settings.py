@@ -87,7 +87,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `profile` is whose way to a prompt is the engine's; unless given, that of the hand-off, and transformers
     where there is none. `loras` are adapters' names, which take the model's prompts. `trusted_template` lets
-    the chat template run without sandbox and bounds.
+    the chat template run without sandbox and bounds. `strip_messages` replaces a chat's messages by a stub
+    where ids are handed over: less for the engine to read, and nothing for it to complain about.
     """
 
     name: _Name
@@ -97,6 +98,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chat_template_kwargs: dict[str, Any] = {}
     max_length: _Positive | None = None
     handoff: Handoff = Handoff.NONE
+    strip_messages: bool = False
     profile: ProfileName | None = None
     loras: tuple[_Name, ...] = ()
     trusted_template: bool = False

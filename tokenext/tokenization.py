@@ -84,7 +84,7 @@ def tokenize(
     handed = None
     # A client's own ids need no hand-over: the engine has nothing to tokenize.
     if record.engine_exact and body_replaceable and prompt.ids is None:
-        handed = hand_over(model.handoff, body, record)
+        handed = hand_over(model.handoff, body, record, strip_messages=model.strip_messages)
     if handed is not None:
         watch.lap(Stage.HANDOFF)
     return Tokenized(record=record, metadata=metadata, body=handed)

@@ -127,8 +127,12 @@ def measure_against_dynamo(
     tokens = 29_000
     common = {"model": model, "workers": 2, "mocker_arguments": FAST_MOCKER}
     theirs = {**common, "tokenext": Part.ABSENT, "epp": Part.ABSENT, "frontend_router_mode": "kv"}
+    stripping = {
+        "name": model.name, "source": str(model.folder), "handoff": "dynamo", "strip_messages": True,
+    }  # fmt: skip
     variants = {
         "ours": ChainOptions(**common),  # type: ignore[arg-type]
+        "ours, strip_messages": ChainOptions(tokenext_settings={"models": [stripping]}, **common),  # type: ignore[arg-type]
         "dynamo, default tokenizer": ChainOptions(
             frontend_arguments=("--tokenizer", "default"),
             **theirs,  # type: ignore[arg-type]

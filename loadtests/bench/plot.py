@@ -76,9 +76,9 @@ def _dynamo(axis: Axes, table: dict[str, dict[str, dict[str, Any]]]) -> None:
     names = list(next(iter(table.values())))
     for number, name in enumerate(names):
         heights = [table[kind][name]["first_p50_ms"] for kind in kinds]
-        bars = axis.bar([index + number * 0.27 for index in range(len(kinds))], heights, 0.25, label=name)
+        bars = axis.bar([index + number * 0.2 for index in range(len(kinds))], heights, 0.18, label=name)
         axis.bar_label(bars, fmt="%.1f")
-    axis.set_xticks([index + 0.27 for index in range(len(kinds))], kinds)
+    axis.set_xticks([index + 0.3 for index in range(len(kinds))], kinds)
     axis.set(ylabel="ms", title="Time to first token at 29k tokens (median)")
     axis.legend()
 

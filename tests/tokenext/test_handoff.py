@@ -177,3 +177,21 @@ def test_escaped_names_do_not_get_past_the_chain():
 def test_no_ids_are_never_handed_over(handoff):
     with pytest.raises(ValueError, match="no token ids"):
         hand_over(handoff, read(b"{}"), record(CHAT))
+
+
+@pytest.mark.parametrize("handoff", [Handoff.DYNAMO, Handoff.VLLM, Handoff.SGLANG])
+def test_messages_give_way_to_a_stub_only_where_ids_take_their_place(handoff):
+    body = read(
+        json.dumps({"model": "m", "messages": [{"role": "user", "content": "long"}], "n": 2}).encode()
+    )
+    given = json.loads(hand_over(handoff, body, record(CHAT, *IDS), strip_messages=True) or b"")
+    assert given["messages"] == [{"role": "user", "content": "."}]
+    kept = json.loads(hand_over(handoff, body, record(CHAT, *IDS)) or b"")
+    assert {**given, "messages": kept["messages"]} == kept
+    assert hand_over(Handoff.NONE, body, record(CHAT, *IDS), strip_messages=True) is None
+
+
+def test_a_completion_has_no_messages_to_take_out():
+    body = read(b'{"model":"m","prompt":"text"}')
+    ids = record(COMPLETION, *IDS)
+    assert hand_over(Handoff.DYNAMO, body, ids, strip_messages=True) == hand_over(Handoff.DYNAMO, body, ids)
