@@ -3,7 +3,8 @@
 Token ids and worker pins in a body replace the visible prompt or the route, so only the chain may set them.
 `strip` takes a client's copies out; `hand_over` sets ours. Both keep the bytes of every other value.
 
-The messages stay unless a model says `strip_messages`: each engine validates them, so its errors stay its own.
+The messages stay, unless a model says `strip_messages`: each engine validates them, and its errors stay its
+own.
 """
 
 from collections.abc import Callable, Mapping
