@@ -1,5 +1,6 @@
 """From settings to the strategies that Dynamo's routers serve, for __main__."""
 
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,8 @@ def build_dynamo(name: str, settings: DynamoSettings | DynamoSelectionSettings, 
 
     Raises SettingsError and CannotJoinError.
     """
+    # At Dynamo's own default, info, its router writes a line for every request beside ours.
+    os.environ.setdefault("DYN_LOG", "warn")  # read when Dynamo is imported
     try:
         # An optional extra: whoever does not route with Dynamo does not install it.
         from epp_adapter.routing import dynamo_runtime, selection_runtime  # noqa: PLC0415

@@ -88,7 +88,7 @@ environment of `kind: dynamo` (read by Dynamo itself, not by this program):
                           win over connect_seconds
   DYN_RUNTIME_NUM_WORKER_THREADS
                           threads of Dynamo's runtime (1)
-  DYN_LOG                 Dynamo's log level: error, warn, info
+  DYN_LOG                 Dynamo's log level: error, warn (here the default), info
 
 exit codes: 0 stopped by a signal, or --check found no mistake; 1 cannot start; 2 mistake in the settings
 """
