@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow test-unit test-integration \
-	bench bench-adapter bench-pick simulate parity e2e-vllm chart clean
+	bench bench-adapter bench-pick simulate parity e2e-vllm chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -96,6 +96,9 @@ e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environme
 
 chart: $(READY)  ## lint the Helm chart, render it in every combination, and check what it renders
 	@$(BIN)/python -m tests.chart
+
+chart-live: $(READY)  ## run what the Helm chart renders on loopback, with each gateway's order of filters
+	$(BIN)/python -m pytest tests/chart -m integration
 
 clean:
 	rm -rf $(VENV) .stack .cache .pytest_cache .mypy_cache .ruff_cache

@@ -16,7 +16,7 @@ from tests.chart import envoy_gateway_chain, istio_patches, kgateway_chain
 from tests.chart.live import MODEL, live
 from tests.chart.test_envoy import certificate
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def ask(port, *, tls=False, timeout=30):
