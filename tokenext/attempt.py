@@ -10,13 +10,14 @@ from tokenext.catalog import Catalog, Model
 from tokenext.declined import Declined, SkipReason
 from tokenext.json_object import JsonObject
 from tokenext.observer import OTHER_MODEL, ExchangeRecord, Outcome, Stage
-from tokenext.openai import Api, parse, read_body
+from tokenext.openai import Api, ChatRequest, parse, read_body
 from tokenext.pool import TokenizationPool
 from tokenext.tokenization import Stopwatch, Tokenized, tokenize
 from tokenext.turns import Remembered
 
 __all__ = ["Attempt"]
 
+_MESSAGE_BYTES: Final = 256  # to render a message takes as long as so many bytes of text
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
 
@@ -58,7 +59,16 @@ class Attempt:
         job = partial(
             tokenize, model, request, self.body, body_replaceable=body_replaceable, watch=self.watch
         )
-        self.tokenized = await pool.run(job, deadline_seconds=deadline_seconds)
+        size = (
+            len(text) + _MESSAGE_BYTES * len(request.messages)
+            if isinstance(request, ChatRequest)
+            else len(text)
+        )
+        self.tokenized = await pool.run(
+            job,
+            deadline_seconds=deadline_seconds,
+            inline_bytes=size if model.engine.quick else None,
+        )
         return self.tokenized
 
     def record(self, outcome: Outcome, reason: str, request_id: str = "") -> ExchangeRecord:

@@ -28,6 +28,11 @@ class TokenizerEngine(Protocol):
         """A fixed word for logs and metrics."""
         ...
 
+    @property
+    def quick(self) -> bool:
+        """Whether it takes no longer than some tens of nanoseconds for a byte of text."""
+        ...
+
     def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
         """All ids of `text`, never truncated or padded. Added tokens inside the text become their ids.
 
@@ -44,6 +49,7 @@ class FakeEngine:
 
     BEGINNING: Final = 256
     name: Final = "fake"
+    quick: Final = False
 
     def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
         del isolation  # nothing of a text is kept

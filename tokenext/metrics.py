@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from tokenext.catalog import Catalog
 from tokenext.conversations import ConversationSnapshot
-from tokenext.observer import ExchangeRecord, Outcome
+from tokenext.observer import ExchangeRecord, Outcome, Stage
 from tokenext.parity import Finding, ParityRecord, handoff_allowed
 from tokenext.prefix_tree import PrefixSnapshot
 
@@ -76,13 +76,15 @@ class PrometheusObserver:
             ["model"],
             registry=registry,
         )
+        # A series is looked up by its labels' texts, which takes longer than to observe.
+        self._stages = {stage: self._seconds.labels(stage) for stage in Stage}
         for outcome in ("loaded", "failed"):
             self._reloads.labels(outcome)  # so that a rate exists before the first one
 
     def exchanged(self, record: ExchangeRecord) -> None:
         self._requests.labels(record.model, record.outcome, record.reason).inc()
         for stage, seconds in record.seconds.items():
-            self._seconds.labels(stage).observe(seconds)
+            self._stages[stage].observe(seconds)
         if record.outcome is Outcome.TOKENIZED:
             self._tokens.labels(record.model).observe(record.prompt_tokens)
         if record.handed_off:

@@ -26,6 +26,8 @@ class Stage(StrEnum):
     RECORD = "record"  # token record to metadata
     HANDOFF = "handoff"  # ids into the body
 
+    __hash__ = str.__hash__  # an enum's own is written in Python
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeRecord:

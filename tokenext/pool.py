@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
+from time import perf_counter
 from typing import Any, Final, Generic, TypeVar
 
 from tokenext.declined import Declined, SkipReason
@@ -17,15 +18,27 @@ __all__ = ["TokenizationPool"]
 
 T = TypeVar("T")
 
+# Others wait for it, so that it is about what one request may take.
+_INLINE_SECONDS_A_ROUND: Final = 0.003
+
 
 class TokenizationPool:
     """Runs jobs on threads of its own, which the engines use without the GIL.
+
+    A small job is done at once, on the event loop: a thread would cost as much again. But only while nothing
+    waits, and for a few milliseconds of each round of the loop; under load, then, the threads and their queue
+    decide.
 
     A job keeps its place until a thread has taken it, even when nobody waits for it any more: the bound is on
     what is held in memory, not on who is interested.
     """
 
-    def __init__(self, *, workers: int, max_queued: int, deadline_seconds: float) -> None:
+    def __init__(
+        self, *, workers: int, max_queued: int, deadline_seconds: float, max_inline_bytes: int = 0
+    ) -> None:
+        """`max_inline_bytes`: how large a small job is at most; 0 gives every job to a thread."""
+        self._max_inline_bytes: Final = max_inline_bytes
+        self._inline_seconds = 0.0  # spent in this round of the event loop
         self._tasks: Final[SimpleQueue[_Task[Any] | None]] = SimpleQueue()
         self._capacity: Final = workers + max_queued
         self._deadline_seconds: Final = deadline_seconds
@@ -43,15 +56,20 @@ class TokenizationPool:
         """Jobs that run or wait."""
         return self._held
 
-    async def run(self, job: Callable[[], T], *, deadline_seconds: float | None = None) -> T:
+    async def run(
+        self, job: Callable[[], T], *, deadline_seconds: float | None = None, inline_bytes: int | None = None
+    ) -> T:
         """The job's result. Raises Declined if the queue is full or the deadline passes, else what it raises.
 
-        `deadline_seconds` only shortens the pool's own. A job that nobody waits for any more, by deadline or
+        `deadline_seconds` only shortens the pool's own. `inline_bytes` is the size of a job that blocks no
+        for longer than its size allows; None for others. A job that nobody waits for any more, by deadline or
         cancellation, is not begun; one that has begun ends unheard.
         """
         if deadline_seconds is None or deadline_seconds > self._deadline_seconds:
             deadline_seconds = self._deadline_seconds
         loop = asyncio.get_running_loop()
+        if inline_bytes is not None and self._may_inline(inline_bytes):
+            return self._inline(job, loop)
         task = _Task(job, loop)
         with self._lock:
             if self._closed or self._held >= self._capacity:
@@ -63,6 +81,22 @@ class TokenizationPool:
             return await task.outcome
         finally:
             timer.cancel()
+
+    def _may_inline(self, size: int) -> bool:
+        idle = not (self._held or self._closed)
+        return idle and size <= self._max_inline_bytes and self._inline_seconds < _INLINE_SECONDS_A_ROUND
+
+    def _inline(self, job: Callable[[], T], loop: asyncio.AbstractEventLoop) -> T:
+        if not self._inline_seconds:
+            loop.call_soon(self._next_round)
+        started = perf_counter()
+        try:
+            return job()
+        finally:
+            self._inline_seconds += perf_counter() - started
+
+    def _next_round(self) -> None:
+        self._inline_seconds = 0.0
 
     def close(self) -> None:
         """Begin no more jobs, decline those that wait, and wait for those that run."""

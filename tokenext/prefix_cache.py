@@ -55,6 +55,10 @@ class PrefixCache:
     def name(self) -> str:
         return self._engine.name
 
+    @property
+    def quick(self) -> bool:
+        return self._engine.quick
+
     def encode(self, text: str, *, add_special_tokens: bool, isolation: str = "") -> TokenIds:
         """As every engine; texts of one `isolation` never help, or time, those of another."""
         if len(text) < self._shortest:

@@ -37,6 +37,8 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`workers` threads tokenize, `max_queued` requests wait for one; past `deadline_ms` a request passes.
 
+    Requests of up to `max_inline_bytes`, a message counted as 256 bytes more, need no thread where nothing
+    waits and the engine is fast; 0: all do.
     `render_deadline_ms` and `max_prompt_chars` hold a chat template, which no deadline of a request can stop.
     """
 
@@ -45,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline_ms: _Positive = 2000
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_queued: Annotated[int, msgspec.Meta(ge=0)] = 64
+    max_inline_bytes: Annotated[int, msgspec.Meta(ge=0)] = 96 * 1024
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     render_deadline_ms: _Positive = 1000
     max_prompt_chars: _Positive = 32 * 1024 * 1024

@@ -43,7 +43,7 @@ def test_stages_and_prompt_lengths_are_distributions(registry):
     value = registry.get_sample_value
     assert value("tokenext_stage_duration_seconds_count", {"stage": "render"}) == 1
     assert value("tokenext_stage_duration_seconds_sum", {"stage": "render"}) == pytest.approx(0.002)
-    assert value("tokenext_stage_duration_seconds_count", {"stage": "encode"}) is None
+    assert value("tokenext_stage_duration_seconds_count", {"stage": "encode"}) == 0
     assert value("tokenext_prompt_tokens_sum", {"model": "m"}) == 100
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -132,3 +133,55 @@ async def test_a_closed_pool_declines():
     pool.close()
     assert await reason_of(pool, lambda: None) is SkipReason.QUEUE_FULL
     assert pool.held == 0
+
+
+async def on_the_loop(pool: TokenizationPool, size: int | None = 10) -> bool:
+    thread = await pool.run(threading.current_thread, inline_bytes=size)
+    return thread is threading.current_thread()
+
+
+async def test_a_small_job_is_done_at_once_where_nothing_waits(gate):
+    pool = TokenizationPool(workers=1, max_queued=4, deadline_seconds=30, max_inline_bytes=10)
+    assert await on_the_loop(pool)
+    assert not await on_the_loop(pool, 11)
+    assert not await on_the_loop(pool, None)
+    await until_idle(pool)
+    held = asyncio.create_task(pool.run(gate.wait))
+    await asyncio.sleep(0)
+    queued = asyncio.create_task(on_the_loop(pool))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await held
+    assert not await queued
+    pool.close()
+
+
+async def test_small_jobs_take_a_few_milliseconds_of_a_round_and_the_rest_goes_to_the_threads():
+    pool = TokenizationPool(workers=1, max_queued=64, deadline_seconds=30, max_inline_bytes=10)
+
+    def work() -> str:
+        time.sleep(0.002)
+        return threading.current_thread().name
+
+    names = await asyncio.gather(*(pool.run(work, inline_bytes=1) for _ in range(8)))
+    here = threading.current_thread().name
+    assert 1 <= names.count(here) <= 2
+    assert names[0] == here
+    await until_idle(pool)
+    assert await on_the_loop(pool)  # the next round
+    pool.close()
+
+
+async def test_an_error_of_a_small_job_is_the_callers_and_costs_its_time():
+    pool = TokenizationPool(workers=1, max_queued=4, deadline_seconds=30, max_inline_bytes=10)
+
+    def fail() -> None:
+        raise Declined(SkipReason.RENDER_FAILED)
+
+    with pytest.raises(Declined):
+        await pool.run(fail, inline_bytes=1)
+    assert pool.held == 0
+    pool.close()
+    with pytest.raises(Declined) as caught:
+        await pool.run(lambda: None, inline_bytes=1)
+    assert caught.value.reason is SkipReason.QUEUE_FULL

@@ -208,6 +208,7 @@ async def _serve(
         workers=limits.workers,
         max_queued=limits.max_queued,
         deadline_seconds=limits.deadline_ms / 1000,
+        max_inline_bytes=limits.max_inline_bytes,
     )
     metrics.watch_queue(lambda: pool.held)
     if tree is not None:

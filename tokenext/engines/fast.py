@@ -17,6 +17,7 @@ class UnsupportedTokenizerError(ValueError):
 
 class FastEngine:
     name: Final = "fastokens"
+    quick: Final = True
 
     def __init__(self, tokenizer_json: bytes) -> None:
         """Load a tokenizer.json. Raises UnsupportedTokenizerError."""
