@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow test-unit test-integration \
-	bench bench-adapter bench-pick simulate parity e2e-vllm chart chart-live clean
+	bench bench-adapter bench-pick simulate parity fuzz-cache e2e-vllm chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -90,6 +90,12 @@ parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokeni
 	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS)) \
 		$(if $(PAGE),--page $(PAGE))
 	$(BIN)/python -m pytest -q tests/parity/test_canonical.py
+
+FUZZED := loadtests/stack/model qwen3 llama3_1 llama2
+fuzz-cache: $(READY)  ## 20,000 hostile conversations per tokenizer: cached ids against uncached ones
+	@for model in $(FUZZED); do \
+		$(BIN)/python -m tests.fuzz_prefix_cache --conversations 20000 --model $$model || exit 1; \
+	done; echo "fuzz-cache: 0 differences over 20,000 conversations for each of: $(FUZZED)"
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
 	@$(BIN)/python -m tests.e2e_vllm

@@ -1,6 +1,7 @@
 """bench-adapter and bench-pick: what they send and count, and that they end with a verdict."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +80,11 @@ class TestPicks:
         assert picks.percentiles([1.0] * 98 + [7.0, 8.0]) == (1.0, 8.0)
 
     def test_a_run_writes_its_figures_and_ends_with_its_summary(self, tmp_path, capsys):
-        assert picks.main(["--endpoints", "5", "--picks", "3", "--out", str(tmp_path)]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == "bench-pick: 8 of 8 bounds hold"
+        status = picks.main(["--endpoints", "5", "--picks", "3", "--out", str(tmp_path)])
+        summary = capsys.readouterr().out.splitlines()[-1]
+        assert re.match(r"bench-pick: [0-8] of 8 bounds hold", summary)
+        # A busy machine may miss bounds; what counts is that the exit status says so.
+        assert (status == 0) == summary.startswith("bench-pick: 8 of 8")
         document = json.loads((tmp_path / "picks.json").read_text())
         assert len(document["measurements"]["pick_ms"]["figures"]) == 18
 

@@ -143,10 +143,18 @@ def doubted(source: str, bounds: RenderBounds | None) -> bool:
     return doubts.found
 
 
+METHODS_PRINTED = ("P3 {{ d.items }}", "P3 {{ d['keys'] }}")
+
+
 @pytest.mark.parametrize("bounds", [RenderBounds(), None], ids=["bounded", "trusted"])
 @pytest.mark.parametrize("rule", DOUBTFUL)
 def test_what_minijinja_gives_in_other_words_is_noted(rule, bounds):
-    assert doubted(rule.partition(" ")[2], bounds)
+    source = rule.partition(" ")[2]
+    if rule in METHODS_PRINTED:  # by their place in memory: that is refused, whoever renders
+        with pytest.raises(Declined):
+            doubted(source, bounds)
+    else:
+        assert doubted(source, bounds)
 
 
 @pytest.mark.parametrize("bounds", [RenderBounds(), None], ids=["bounded", "trusted"])
