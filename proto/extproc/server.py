@@ -94,7 +94,8 @@ class ExternalProcessor:
                 if isinstance(step.event, RequestReady):
                     replies, rejected = await self._decide(session, exchange, step.event)
                     if rejected:
-                        waiting = Termination.REJECTED
+                        # Before it is written: a client that has its answer may leave while we still write.
+                        waiting = termination = Termination.REJECTED
                     await _write(context, replies)
                 elif step.event is not None:
                     await self._answer(context, session, exchange, step.event)
