@@ -13,11 +13,12 @@ MODEL ?=
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-# ai-dynamo pins a placeholder package, so it is installed without its dependencies (docs/adr/0003).
+# ai-dynamo pins a placeholder package, so it is installed without its dependencies (docs/adr/0003). To compile all of
+# it would take half a minute more than to compile what is used.
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dynamo,kubernetes,stack,chart,dev]'
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps ai-dynamo
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dynamo,kubernetes,stack,chart,dev]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps ai-dynamo
 	@touch $@
 
 setup: $(READY)  ## create the environment in .venv

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TESTS = Path(__file__).with_name("selection_on_mockers.py")
 UNSHARE = ("unshare", "--net", "--map-root-user")

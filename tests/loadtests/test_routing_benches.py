@@ -90,6 +90,7 @@ class TestPicks:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_small_adapter_bench_runs_and_ends_with_its_summary(tmp_path):
     command = [sys.executable, "-m", "loadtests.bench.adapter", "--rounds", "2", "--batch", "5"]
     done = subprocess.run(
