@@ -65,10 +65,10 @@ class PrefixCacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 class ConversationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`budget_bytes` bounds what a process keeps of conversations that may go on; 0: nothing.
 
-    A conversation of 120,000 tokens takes about 2 MB.
+    A conversation of 120,000 tokens takes 2 to 4 MB.
     """
 
-    budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
+    budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 16 * 1024 * 1024
 
 
 class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

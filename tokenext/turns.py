@@ -1,5 +1,6 @@
 """A request as the next turn of a conversation, and what the turn before it left behind."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -13,7 +14,7 @@ __all__ = ["Conversation", "Remembered", "Template", "Turn"]
 Messages = tuple[Mapping[str, JsonValue], ...]
 Loops = Mapping[int, LoopRecord]
 
-_MESSAGE_BYTES: Final = 600  # of a parsed message beside its text
+_MESSAGE_BYTES: Final = 700  # of a parsed message beside its text
 _NO_LOOPS: Final[Loops] = {}
 
 
@@ -44,9 +45,11 @@ class Conversation:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
-        printed = sum(len(record.text) for loops in self.loops.values() for record in loops.values())
-        return 2 * len(self.text) + printed + _MESSAGE_BYTES * len(self.messages)
+        """About how many bytes it takes: as JSON, as messages, and what was printed of them."""
+        printed = sum(
+            sys.getsizeof(record.text) for loops in self.loops.values() for record in loops.values()
+        )
+        return len(self.text) + max(printed, len(self.text)) + printed + _MESSAGE_BYTES * len(self.messages)
 
 
 class Remembered(Protocol):

@@ -21,6 +21,9 @@ PATH = "/v1/chat/completions"
 BRIEF = f"{PATH}?brief=1"
 SIZES = {"1k": 1_000, "8k": 8_000, "32k": 32_000, "128k": 128_000}
 REQUESTS = {"1k": 80, "8k": 60, "32k": 30, "128k": 16}
+# Few at a time: two processes that fill both cores would be measured against one that fills one.
+SCALING_CONNECTIONS = 2
+SCALING_BATCH = 40
 # The answers of the mocker cost nothing, so that what is in front of it shows.
 FAST_MOCKER = ("--speedup-ratio", "1000", "--num-gpu-blocks-override", "65536")
 
@@ -190,14 +193,16 @@ def measure_scaling(
             )
             for number in (1, 2)
         }  # fmt: skip
+        for chain in chains.values():
+            _concurrently(chain, [ask.body for ask in asks[:20]], connections=SCALING_CONNECTIONS)
+        before = {number: _tokenext_cpu(chain) for number, chain in chains.items()}
+        for start in range(0, len(asks), SCALING_BATCH):
+            batch = [ask.body for ask in asks[start : start + SCALING_BATCH]]
+            for chain in chains.values():
+                _concurrently(chain, batch, connections=SCALING_CONNECTIONS)
         for number, chain in chains.items():
-            pids = {
-                name: process.pid for name, process in chain.processes.items() if name.startswith("tokenext")
-            }
-            _concurrently(chain, [ask.body for ask in asks[:20]], connections=8)
-            before = {name: cpu_seconds([pid]) for name, pid in pids.items()}
-            _concurrently(chain, [ask.body for ask in asks], connections=8)
-            spent = {name: cpu_seconds([pid]) - before[name] for name, pid in pids.items()}
+            after = _tokenext_cpu(chain)
+            spent = {name: after[name] - before[number][name] for name in after}
             costs[number] = sum(spent.values()) / len(asks)
             share = max(spent.values()) / sum(spent.values())
             figures[number] = {
@@ -209,6 +214,10 @@ def measure_scaling(
         costs[2] / costs[1], 1.1, 1.0, "lower"
     )
     results.ratios["scaling: share of the busier of two processes"] = Ratio(share, 0.55, 0.5, "lower")
+
+
+def _tokenext_cpu(chain: Chain) -> dict[str, float]:
+    return {name: spent for name, spent in _cpu(chain).items() if name.startswith("tokenext")}
 
 
 def _concurrently(chain: Chain, bodies: Sequence[bytes], *, connections: int) -> None:

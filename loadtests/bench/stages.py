@@ -7,12 +7,14 @@ from statistics import median
 from loadtests.bench.results import Results
 from loadtests.bench.workload import KINDS, workload
 from tokenext.catalog import Model
+from tokenext.conversations import Conversations
 from tokenext.observer import Stage
 from tokenext.openai import Api, parse, read_body
 from tokenext.tokenization import Stopwatch, tokenize
 
 __all__ = ["measure_stages"]
 
+BUDGET_BYTES = 16 * 1024 * 1024
 SIZES = {"1k": 1_000, "8k": 8_000, "32k": 32_000, "128k": 128_000}
 
 
@@ -29,20 +31,21 @@ def measure_stages(
         for size, tokens in SIZES.items():
             progress(f"stages: {kind}, {size} tokens")
             count = 10 if results.quick else 30
+            remembered = {name: Conversations(BUDGET_BYTES) for name in models}
             taken: dict[str, list[dict[Stage, float]]] = {name: [] for name in models}
             for ask in workload("bench", kind, tokens, count, chars_per_token=chars_per_token):
                 for name, model in models.items():
-                    seconds = _stages(model, ask.body)
+                    seconds = _stages(model, ask.body, remembered[name])
                     if ask.counts:
                         taken[name].append(seconds)
             table[f"{kind} {size}"] = {name: _medians(samples) for name, samples in taken.items()}
     results.measurements["stages_us"] = table
 
 
-def _stages(model: Model, text: bytes) -> dict[Stage, float]:
+def _stages(model: Model, text: bytes, conversations: Conversations) -> dict[Stage, float]:
     watch = Stopwatch(time.perf_counter)
     body = read_body(text)
-    request = parse(Api.CHAT, body)
+    request = parse(Api.CHAT, body, conversations)
     watch.lap(Stage.PARSE)
     tokenize(model, request, body, body_replaceable=True, watch=watch)
     taken = watch.taken()
