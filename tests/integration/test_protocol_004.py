@@ -45,6 +45,7 @@ class Gateway:
     endpoints: list[str]
     supervisor: Supervisor
     admin: str
+    asked: int = 0
 
     @property
     def log(self) -> str:
@@ -137,6 +138,7 @@ class Answer:
 
 
 async def ask(running: Gateway, headers=None, body=b'{"model": "food"}', method="POST") -> Answer:
+    running.asked += 1
     data = None if body is None else io.BytesIO(body)
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
@@ -227,6 +229,9 @@ async def test_a_clients_wish_for_another_model_is_granted_or_refused_with_the_r
 
 
 async def test_events_pass_and_their_usage_is_counted_where_bodies_are_seen(started, mode):
+    # A client has its answer a moment before the picker has counted it: all earlier ones must be in.
+    asked = started.asked
+    assert await metrics.until(started.admin, asked, "epp_adapter_requests_total") == asked
     before = metrics.total(started.admin, "epp_adapter_usage_tokens_total", kind="prompt")
     headers = {"x-llm-d-model-name-rewrite": "lora-8"} if mode in HOLDING else {}
     answer = await ask(started, headers, json.dumps({"model": "food", "stream": True, "n": 20}).encode())
