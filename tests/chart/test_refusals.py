@@ -86,6 +86,10 @@ PAIRS = [
     ),
     ({"epp": {"replicaSync": True, "strategies": {"s": {"kind": "dynamo"}}}}, "epp.replicaSync=true"),
     (
+        {"epp": {"replicaSync": True}, "networkPolicy": {"enabled": True}, "dynamo": {"eventPlane": "zmq"}},
+        "epp.replicaSync=true",
+    ),
+    (
         merged(NONE, {"pool": {"selector": {"app": "x"}}, "epp": {"replicaSync": True}}),
         "epp.replicaSync=true",
     ),

@@ -7,12 +7,15 @@ import helm_python
 import msgspec
 import yaml
 
+from epp_adapter.settings import Settings as EppSettings
 from tests.chart import values_table
-from tests.chart.rendering import CHART
+from tests.chart.matrix import MORE, merged
+from tests.chart.rendering import CHART, render
 from tokenext.engine import EngineName
 from tokenext.handoff import Handoff
 from tokenext.profiles import ProfileName
 from tokenext.settings import ModelSettings
+from tokenext.settings import Settings as TokenextSettings
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -75,6 +78,18 @@ def test_the_kinds_of_strategies_are_those_of_the_pickers_settings():
         "kind"
     ]
     assert set(kinds["enum"]) == {each.__struct_config__.tag for each in get_args(StrategySettings)}
+
+
+def test_every_section_of_the_services_settings_can_be_set_by_some_value():
+    """The pool's own objects say what the others are in Kubernetes; `conformance` is for a test suite."""
+    elsewhere = {"objectives", "model_rewrites", "conformance"}
+    renders = [render(merged(values)) for values in MORE.values()]
+    renders.append(render({"epp": {"models": {"qwen3-0.6b": {"strategy": "round-robin"}}}}))
+    for component, settings in (("tokenext", TokenextSettings), ("epp", EppSettings)):
+        written = {
+            key for each in renders for key in yaml.safe_load(each.config(component, f"{component}.yaml"))
+        }
+        assert {field.name for field in msgspec.structs.fields(settings)} - elsewhere == written
 
 
 def test_a_packaged_chart_renders_what_its_folder_does(tmp_path):

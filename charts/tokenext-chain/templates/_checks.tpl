@@ -97,6 +97,9 @@ begins with the value to change.
 {{- if and .Values.epp.replicaSync (not (include "chain.dynamoWorkers" .)) -}}
 {{- fail "epp.replicaSync=true: bookings are shared by Dynamo's KV router (strategy kind dynamo), and there are no Dynamo workers" -}}
 {{- end -}}
+{{- if and .Values.epp.replicaSync .Values.networkPolicy.enabled (eq .Values.dynamo.eventPlane "zmq") -}}
+{{- fail "epp.replicaSync=true with networkPolicy.enabled=true: over dynamo.eventPlane=zmq the pickers call each other at ports of Dynamo's choice, which no policy can name; set dynamo.eventPlane=nats" -}}
+{{- end -}}
 {{- if and .Values.epp.replicaSync .Values.epp.strategies -}}
 {{- fail "epp.replicaSync=true with epp.strategies: write router: {router_replica_sync: true} into the strategy of kind dynamo yourself" -}}
 {{- end -}}

@@ -17,6 +17,10 @@ limits:
 prefix_cache:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.tokenext.conversations }}
+conversations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 models:
 {{- range $index, $model := .Values.models }}
 - {{- $source := ternary (include "chain.bundleFolder" (list $index $model)) $model.source $root.Values.modelStore.bundle }}
