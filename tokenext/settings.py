@@ -56,10 +56,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PrefixCacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`budget_bytes` bounds what a process keeps of the prompts it has tokenized (prefix_cache.py); 0: none.
 
-    It is read at start only, like the limits.
+    A prompt of 8,000 tokens takes about 0.1 MB. It is read at start only, like the limits.
     """
 
-    budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 128 * 1024 * 1024
+    budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024 * 1024
 
 
 class ConversationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -67,7 +67,7 @@ def test_what_is_left_out_has_defaults():
     settings = decoded(MINIMAL)
     assert settings.metadata_namespace == "tokenext"
     assert settings.limits == Limits()
-    assert settings.prefix_cache.budget_bytes == 128 * 1024 * 1024
+    assert settings.prefix_cache.budget_bytes == 64 * 1024 * 1024
     (model,) = settings.models
     assert (model.handoff, model.engine, model.max_length) == (Handoff.NONE, EngineName.AUTO, None)
     assert model.verify is None

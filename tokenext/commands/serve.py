@@ -22,6 +22,7 @@ from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from tokenext import settings as settings_module
 from tokenext import tokenize_service
+from tokenext.allocator import return_freed_memory
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
@@ -217,6 +218,7 @@ async def _serve(
     conversations = Conversations(budget) if budget else None
     # Models stay; a full collection need not look through them while a request waits.
     gc.collect()
+    return_freed_memory()
     gc.freeze()
     if conversations is not None:
         metrics.watch_conversations(conversations.snapshot)
@@ -310,6 +312,7 @@ def _reload_on_hangup(live: LiveCatalog, watch: ParityWatch) -> Iterator[None]:
 
     async def load_again() -> None:
         if await live.reload():
+            await asyncio.to_thread(return_freed_memory)
             watch.follow()
 
     def reload() -> None:
