@@ -16,6 +16,7 @@ from tokenext.loop_analysis import remember_loops
 from tokenext.loop_memory import MEMORY, LoopMemory
 from tokenext.minijinja_doubts import DOUBTS, Doubts
 from tokenext.minijinja_watch import watch
+from tokenext.settled_loops import end_settled_loops
 from tokenext.template_bounds import Budget, RenderBounds, RenderLimitError, RenderTimeError
 from tokenext.template_environment import Now, template_environment
 from tokenext.template_filters import BUDGET
@@ -63,7 +64,7 @@ class ChatTemplate:
             self.vllm_content_format: ContentFormat = vllm_content_format(tree)
             self.shows_date = any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
             self._keys = frozenset(_keys(tree))
-            tree = remember_loops(tree)
+            tree = end_settled_loops(remember_loops(tree))
             if watched:
                 tree = watch(environment, tree, source)
             if isinstance(environment, BoundedEnvironment):
