@@ -44,6 +44,7 @@ from epp_adapter.settings import (
     listen_address,
     load_settings,
 )
+from extproc.allocator import keep_large_blocks
 from extproc.server import Server, ServerOptions, TlsOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
             return 0
         _log_to_stderr()
+        keep_large_blocks()
         uvloop.run(_serve(settings, config))
     except SettingsError as error:
         print(f"epp-adapter: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ import asyncio
 
 import uvloop
 
+from extproc.allocator import keep_large_blocks
 from extproc.exchange import PassingExchange
 from extproc.server import Server, ServerOptions
 
@@ -22,6 +23,7 @@ async def serve(listen: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.stack.passing_ext_proc", description=__doc__)
     parser.add_argument("--listen", required=True, help="unix:/path or host:port")
+    keep_large_blocks()  # as the chain's own services do
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(parser.parse_args().listen))
 

@@ -17,12 +17,12 @@ import msgspec
 import uvloop
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
 
+from extproc.allocator import keep_large_blocks, return_freed_memory
 from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from tokenext import settings as settings_module
 from tokenext import tokenize_service
-from tokenext.allocator import return_freed_memory
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
@@ -94,6 +94,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if not options.check:
+        keep_large_blocks()
     try:
         settings = _settings(options.config, options.listen, options.admin)
         budget = settings.prefix_cache.budget_bytes
