@@ -115,8 +115,10 @@ class ChatTemplate:
         prompt = self._text(
             {**arguments, DOUBTS: doubts, MEMORY: memory}, [] if memory is None else memory.output
         )
+        # What is recalled was looked through when it was printed.
+        new = prompt if memory is None else memory.printed_anew()
         # Clients send such texts, too, when they ask about programs.
-        if _ADDRESS in prompt and _ADDRESS in self._text(_without_addresses(arguments), []):
+        if _ADDRESS in new and _ADDRESS in self._text(_without_addresses(arguments), []):
             raise jinja2.TemplateError("a place in memory")
         return prompt
 

@@ -11,6 +11,7 @@ A request that Dynamo refuses is declined, or rendered anyhow: its messages reac
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from operator import itemgetter
 from typing import Final
 
 import orjson
@@ -24,6 +25,7 @@ from tokenext.json_numbers import as_serde_reads, read_numbers
 from tokenext.minijinja_doubts import Doubts
 from tokenext.openai import ChatRequest, CompletionRequest, Message, Role
 from tokenext.profiles import InexactReason, Prompt, prompt_of, text_of
+from tokenext.turns import without
 
 __all__ = ["DynamoProfile"]
 
@@ -59,6 +61,8 @@ _MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     Role.FUNCTION: ("role", "content", "name"),
 }
 _PLAIN: Final = ("role", "content")  # nearly all messages have just these, and nothing is to be done to them
+_CONTENT: Final = itemgetter("content")
+_NUL: Final = "\0"
 # White space to Rust. To Python, U+001C to U+001F are, too.
 _SPACES: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
@@ -101,12 +105,11 @@ class DynamoProfile:
         if template is None:
             raise Declined(SkipReason.NO_CHAT_TEMPLATE)
         traits = self._traits[template.source]
-        special = [message for message in request.messages if not _is_plain(message)]
-        messages: list[Message] = (
-            [message if _is_plain(message) else _message(message, traits) for message in request.messages]
-            if special
-            else list(request.messages)
-        )
+        special: list[Message] = []
+        messages: list[Message] = list(request.messages)
+        if not _all_plain(messages):
+            special = [message for message in messages if not _is_plain(message)]
+            messages = [message if _is_plain(message) else _message(message, traits) for message in messages]
         arguments, clear = _template_arguments(
             {**self._template_kwargs, **_request_arguments(request)}, request.reasoning_effort
         )
@@ -131,7 +134,7 @@ class DynamoProfile:
         prompt = prompt_of(
             request, inexact=None if known else InexactReason.UNKNOWN_FIELD, add_special_tokens=False
         )
-        return replace(prompt, text=_without_nul(prompt.text))
+        return replace(prompt, text=without(_NUL, prompt.text))
 
     def _inexact(
         self,
@@ -179,14 +182,10 @@ def _render(
     doubts: Doubts,
 ) -> str:
     if not request.continue_final_message:
-        return _without_nul(request.turn.render(template, messages, variables, doubts))
+        return request.turn.render(template, messages, variables, doubts, dropped=_NUL)
     if request.add_generation_prompt or not messages[-1].get("content"):
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)  # 400 there
-    return _without_nul(template.render_unfinished(messages, variables, doubts, spaces=_SPACES))
-
-
-def _without_nul(prompt: str) -> str:
-    return prompt.replace("\0", "") if "\0" in prompt else prompt
+    return without(_NUL, template.render_unfinished(messages, variables, doubts, spaces=_SPACES))
 
 
 def _reasoning(message: Message) -> JsonValue:
@@ -198,6 +197,11 @@ def _is_plain(message: Message) -> bool:
     return (
         len(message) == len(_PLAIN) and type(message.get("content")) is str and next(iter(message)) == "role"
     )
+
+
+def _all_plain(messages: list[Message]) -> bool:
+    """Whether all are plain, asked of long conversations at once: one by one takes three times as long."""
+    return set(map(tuple, messages)) == {_PLAIN} and set(map(type, map(_CONTENT, messages))) == {str}
 
 
 def _message(message: Message, traits: TemplateTraits) -> _Object:

@@ -23,6 +23,7 @@ __all__ = ["MEMORY", "LoopMemory", "LoopRecord", "memory_filters"]
 MEMORY: Final = "the memory"
 
 _Values = bytes | None
+_OVERLAP: Final = 64  # more than anything that is looked for in a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class LoopMemory:
     def __init__(self, known: Mapping[int, LoopRecord]) -> None:
         self._known = known
         self._openings: dict[int, _Opening] = {}
+        self._recalled: dict[int, str] = {}  # by their places in `output`
         self.output: list[str] = []
         self.kept: dict[int, LoopRecord] = {}
         self.recalled = 0  # items
@@ -74,8 +76,17 @@ class LoopMemory:
         if record is not None and count:
             starts, text = record.starts[:count], record.text[: record.starts[count]]
         self.recalled += count
+        self._recalled[len(self.output)] = text  # the template prints it next
         self._openings[number] = _Opening(LoopRecord(items, values, thresholds, starts, ""), text)
         return count, text
+
+    def printed_anew(self) -> str:
+        """The prompt without what was recalled, but for its ends: nothing that begins there is overlooked."""
+        recalled = self._recalled
+        return "".join(
+            piece[-_OVERLAP:] if recalled.get(place) is piece else piece
+            for place, piece in enumerate(self.output)
+        )
 
     def mark(self, number: int) -> None:
         """An item's output begins."""

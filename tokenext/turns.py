@@ -9,7 +9,7 @@ from extproc.verdict import JsonValue
 from tokenext.loop_memory import LoopMemory, LoopRecord
 from tokenext.minijinja_doubts import Doubts
 
-__all__ = ["Conversation", "Remembered", "Template", "Turn"]
+__all__ = ["Conversation", "Remembered", "Template", "Turn", "without"]
 
 Messages = tuple[Mapping[str, JsonValue], ...]
 Loops = Mapping[int, LoopRecord]
@@ -19,7 +19,7 @@ _NO_LOOPS: Final[Loops] = {}
 
 
 class Template(Protocol):
-    """What a Turn has rendered (chat_template.py)."""
+    """What a Turn has rendered (chat_template.py). Every piece of the prompt goes into `memory.output`, too."""
 
     memory_key: str  # templates with one key render, and doubt, alike
 
@@ -81,15 +81,27 @@ class Turn:
         messages: Sequence[Mapping[str, JsonValue]],
         variables: Mapping[str, JsonValue],
         doubts: Doubts | None = None,
+        *,
+        dropped: str = "",
     ) -> str:
-        """As the template does, from memory where that is the same. Raises Declined."""
+        """As the template does, from memory where that is the same. Raises Declined.
+
+        `dropped` is a character that prompts do not have: where the template prints it, it is left out.
+        """
         if self.conversations is None:
-            return template.render(messages, variables, doubts)
-        key = template.memory_key
+            return without(dropped, template.render(messages, variables, doubts))
+        key = dropped + template.memory_key
         memory = LoopMemory(_NO_LOOPS if self.before is None else self.before.loops.get(key, _NO_LOOPS))
         prompt = template.render(messages, variables, doubts, memory)
-        # Where there is doubt nothing is kept: the doubt must be found again the next time.
-        doubtful = doubts is not None and doubts.found
-        loops = {} if doubtful else {key: memory.kept}
+        # Where there is doubt nothing is kept: the doubt must be found again the next time. Nor is what has
+        # the dropped character, so that what is recalled need not be searched for it.
+        dropping = bool(dropped) and dropped in memory.printed_anew()
+        kept = not (dropping or (doubts is not None and doubts.found))
+        loops = {key: memory.kept} if kept else {}
         self.conversations.keep(self.isolation, Conversation(self.text, self.messages, loops), self.before)
-        return prompt
+        return without(dropped, prompt) if dropping else prompt
+
+
+def without(dropped: str, prompt: str) -> str:
+    """The prompt without a character; "" for none."""
+    return prompt.replace(dropped, "") if dropped and dropped in prompt else prompt

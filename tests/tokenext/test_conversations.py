@@ -117,6 +117,29 @@ def test_what_a_known_beginning_is_followed_by_is_still_checked(conversations):
     assert caught.value.reason is SkipReason.MULTIMODAL
 
 
+@pytest.mark.parametrize("place", [0, 4, 6])
+def test_a_dropped_character_is_in_no_turns_prompt_whenever_it_came(conversations, place):
+    template = ChatTemplate("{% for m in messages %}[{{ m.content }}]{% endfor %}", now=lambda: None)
+    spoken = messages(9)
+    spoken[place]["content"] = f"a\0b {LONG}"
+    for count in (3, 5, 7, 9):
+        request = parsed(conversations, spoken[:count])
+        prompt = request.turn.render(template, list(request.messages), {}, dropped="\0")
+        assert prompt == template.render(spoken[:count], {}).replace("\0", "")
+    assert conversations.snapshot().continued == 3
+
+
+def test_who_drops_nothing_gets_all_beside_one_who_does(conversations):
+    template = ChatTemplate("{% for m in messages %}[{{ m.content }}]{% endfor %}", now=lambda: None)
+    spoken = messages(7)
+    spoken[5]["content"] = f"a\0b {LONG}"
+    for count in (3, 5, 7):
+        for dropped in ("\0", ""):
+            request = parsed(conversations, spoken[:count])
+            prompt = request.turn.render(template, list(request.messages), {}, dropped=dropped)
+            assert ("\0" in prompt) is (count == 7 and not dropped)
+
+
 def test_short_conversations_are_not_kept(conversations):
     said(conversations, [{"role": "user", "content": "hi"}])
     assert conversations.snapshot().entries == 0

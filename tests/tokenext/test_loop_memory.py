@@ -99,6 +99,32 @@ def test_a_prompt_from_memory_is_the_prompt(name, bounds):
     assert recalled > 0 or name == "hermes_tools"  # its messages set a namespace, which is not followed
 
 
+def turn_after(memory: LoopMemory | None, of: ChatTemplate, messages: list) -> tuple[str, LoopMemory]:
+    memory = LoopMemory({} if memory is None else memory.kept)
+    return of.render(messages, {}, memory=memory), memory
+
+
+def test_only_what_is_new_in_a_prompt_counts_as_printed_anew():
+    of = template("<s>{% for m in messages %}[{{ m.content }}]{% endfor %}</s>", RenderBounds())
+    messages = [{"role": "user", "content": f"{each:03}" * 40} for each in range(20)]
+    prompt, memory = turn_after(None, of, messages[:19])
+    assert memory.printed_anew() == prompt
+    prompt, memory = turn_after(memory, of, messages)
+    anew = memory.printed_anew()
+    assert anew.startswith("<s>")
+    assert prompt.endswith(anew.removeprefix("<s>"))
+    assert len(anew) < len(prompt) / 4
+
+
+def test_a_place_in_memory_is_found_in_a_later_turn_too_and_words_of_clients_are_none():
+    of = template("{% for m in messages %}{{ m.content.upper if m.shown else m.content }}\n{% endfor %}")
+    said = [{"content": "<method at 0x7f>"}, {"content": "b"}, {"content": "c"}]
+    prompt, memory = turn_after(None, of, said)
+    assert turn_after(memory, of, [*said, {"content": "d"}])[0] == f"{prompt}d\n"
+    with pytest.raises(Declined):
+        turn_after(memory, of, [*said, {"content": "d", "shown": True}])
+
+
 def remembered(source: str) -> int:
     environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
     tree = remember_loops(environment.parse(source))
