@@ -19,7 +19,7 @@ _NO_LOOPS: Final[Loops] = {}
 
 
 class Template(Protocol):
-    """What a Turn has rendered (chat_template.py). Every piece of the prompt goes into `memory.output`, too."""
+    """What a Turn has rendered (chat_template.py). `memory.output` gets every piece of the prompt, too."""
 
     memory_key: str  # templates with one key render, and doubt, alike
 
