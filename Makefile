@@ -75,8 +75,9 @@ test-unit: $(READY)  ## run the tests that start no process
 test-integration: $(READY)  ## run the tests on real Envoy, NATS and Dynamo
 	$(BIN)/python -m pytest -m 'integration and not slow'
 
-bench: $(READY)  ## measure the chain against its alternatives, as ratios in one run (QUICK=1, ONLY=section)
-	@$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(MODEL),--model $(MODEL))
+bench: $(READY)  ## measure the chain against its alternatives, as ratios in one run (QUICK=1, ONLY=section, PAGE=file)
+	@$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(MODEL),--model $(MODEL)) $(if $(PAGE),--page $(PAGE))
 
 bench-adapter: $(READY)  ## measure the picker's CPU per request beside that of an empty ext_proc
 	@$(BIN)/python -m loadtests.bench.adapter

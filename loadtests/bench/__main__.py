@@ -1,13 +1,14 @@
 """`python -m loadtests.bench [--quick] [--only SECTION ...]`: see `--help`."""
 
 import argparse
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from loadtests.bench import chains, engines, plot, stages
+from loadtests.bench import chains, engines, page, plot, stages
 from loadtests.bench.prose import prose
 from loadtests.bench.results import Results
 from loadtests.stack.model_source import DEFAULT_MODEL, Model
@@ -55,6 +56,8 @@ def main() -> int:
             measure(results, model, logs, chars_per_token=chars_per_token, progress=progress)
     results.write(FOLDER / "bench.json")
     plot.draw(results.measurements, FOLDER / "bench.png")
+    if options.page is not None:
+        page.write(options.page, json.loads((FOLDER / "bench.json").read_text(encoding="utf-8")))
     results.show(Console())
     print(results.summary())
     return 1 if results.misses else 0
@@ -66,6 +69,8 @@ def _arguments() -> argparse.Namespace:
         description="Measures the chain against its alternatives, interleaved in one run. Writes bench.json "
         "and bench.png to loadtests/results, prints the bounds, and exits 1 if one is missed.",
     )
+    parser.add_argument("--page", type=Path, metavar="FILE",
+                        help="put the tables into this page, between its marks")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="fewer samples: about a minute per section")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION",
                         help=f"some of: {', '.join(SECTIONS)}")  # fmt: skip

@@ -78,12 +78,16 @@ def _cpu(chain: Chain) -> dict[str, float]:
 def measure_chain(
     results: Results, model: Model, logs: Path, *, chars_per_token: float, progress: Callable[[str], None]
 ) -> None:
-    """Direct Envoy, two empty ext_procs, and our chain with Dynamo's router, before echo servers."""
+    """Direct Envoy, two empty ext_procs, and our chain with Dynamo's router, before echo servers.
+
+    "carrying" is two empty ones that move as many bytes as ids take: what no implementation can save.
+    """
     common = {"model": model, "workers": 2, "upstream": Upstream.ROUTED_ECHO, "mocker_arguments": FAST_MOCKER}
     plain = {**common, "upstream": Upstream.ECHO}
     variants = {
         "direct": ChainOptions(tokenext=Part.ABSENT, epp=Part.ABSENT, **plain),  # type: ignore[arg-type]
         "empty": ChainOptions(tokenext=Part.PASSING, epp=Part.PASSING, **plain),  # type: ignore[arg-type]
+        "carrying": ChainOptions(tokenext=Part.CARRYING, epp=Part.PASSING, **plain),  # type: ignore[arg-type]
         "ours": ChainOptions(**common),  # type: ignore[arg-type]
     }
     table: dict[str, object] = {}

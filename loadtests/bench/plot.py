@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 
 __all__ = ["draw"]
 
+_COLUMNS = 2  # more cannot be read in a page
+
 
 def draw(measurements: dict[str, Any], path: Path) -> None:
     """Whatever was measured, a panel each. Raises ValueError where nothing was."""
@@ -27,9 +29,13 @@ def draw(measurements: dict[str, Any], path: Path) -> None:
     ]
     if not panels:
         raise ValueError("nothing was measured")
-    figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 5), squeeze=False)
-    for axis, (key, panel) in zip(axes[0], panels, strict=True):
+    rows = -(-len(panels) // _COLUMNS)
+    columns = min(len(panels), _COLUMNS)
+    figure, axes = plt.subplots(rows, columns, figsize=(7 * columns, 5.5 * rows), squeeze=False)
+    for axis, (key, panel) in zip(axes.flat, panels, strict=False):
         panel(axis, measurements[key])
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -182,8 +182,9 @@ class Chain:
         addresses = [UnixAddress(str(folder / f"{name}.sock")) for name in names]
         handoff = options.handoff or ("dynamo" if self._plane else "none")
         for name, address, admin in zip(names, addresses, free_ports(len(names)), strict=True):
-            if options.tokenext is Part.PASSING:
-                self._supervisor.start(services.passing(name, address))
+            if options.tokenext is not Part.REAL:
+                carry = options.tokenext is Part.CARRYING
+                self._supervisor.start(services.passing(name, address, carry=carry))
                 continue
             self.admin_urls[name] = f"http://{LOOPBACK}:{admin}"
             self._supervisor.start(

@@ -16,6 +16,7 @@ class Part(StrEnum):
 
     REAL = "real"
     PASSING = "passing"  # an ext_proc service that lets everything pass
+    CARRYING = "carrying"  # in tokenext's place: one that adds as many bytes as ids take, and does no work
     ABSENT = "absent"  # no filter at all
 
 

@@ -82,11 +82,12 @@ def epp_adapter(
     )
 
 
-def passing(name: str, listen: Address) -> ProcessSpec:
-    """A service that lets everything pass, in the place of either."""
+def passing(name: str, listen: Address, *, carry: bool = False) -> ProcessSpec:
+    """A service that lets everything pass, in the place of either; `carry`: as many bytes as with ids."""
+    command = [sys.executable, "-m", "loadtests.stack.passing_ext_proc", "--listen", str(listen)]
     return ProcessSpec(
         name=name,
-        command=(sys.executable, "-m", "loadtests.stack.passing_ext_proc", "--listen", str(listen)),
+        command=(*command, *(("--carry",) if carry else ())),
         env={"PYTHONPATH": str(REPOSITORY)},
         ready=grpc_serving(str(listen)),
     )

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from loadtests.bench import page
 from loadtests.bench.http import Connection
 from loadtests.bench.processes_cost import cpu_seconds, resident_megabytes
 from loadtests.bench.prose import Conversation, prose
@@ -106,3 +107,40 @@ def test_a_process_knows_what_it_burnt_and_holds():
     sum(range(2_000_000))
     assert cpu_seconds([os.getpid()]) > before
     assert resident_megabytes(os.getpid()) > 5
+
+
+CHAIN = {
+    "p50_ms": 4.04,
+    "cpu_ms_per_request": {"tokenext": 1.25, "epp-adapter": 1.5, "envoy": 1.0},
+}
+BOUND = {"value": 2230.4, "must": 300, "aim": 600, "better": "higher", "unit": "x", "holds": True}
+
+
+def test_a_page_gets_the_tables_that_were_measured_and_keeps_all_else(tmp_path):
+    written = tmp_path / "page.md"
+    written.write_text(
+        "# Costs\n\n<!-- bench: bounds -->\nold\n<!-- bench end -->\n\ntext\n\n"
+        "<!-- bench: chain -->\nold\n<!-- bench end -->\n\n<!-- bench: stages -->\nkept\n<!-- bench end -->\n"
+    )
+    document = {
+        "ratios": {"speed": BOUND},
+        "measurements": {"chain": {"8k": {"empty": CHAIN, "ours": CHAIN}}},
+    }
+    for _ in range(2):  # a second run replaces what the first one wrote
+        page.write(written, document)
+    assert written.read_text() == (
+        "# Costs\n\n<!-- bench: bounds -->\n\n"
+        "| bound | value | must | aim |  |\n| --- | --- | --- | --- | --- |\n"
+        "| speed | 2,230 | >= 300 | >= 600 | holds |\n\n<!-- bench end -->\n\ntext\n\n"
+        "<!-- bench: chain -->\n\n"
+        "| workload | empty | ours | tokenext CPU empty / ours | picker CPU empty / ours |\n"
+        "| --- | --- | --- | --- | --- |\n| 8k | 4.0 | 4.0 | 1.2 / 1.2 | 1.5 / 1.5 |\n\n"
+        "<!-- bench end -->\n\n<!-- bench: stages -->\nkept\n<!-- bench end -->\n"
+    )
+
+
+def test_a_page_that_asks_for_an_unknown_table_is_an_error_that_names_it(tmp_path):
+    written = tmp_path / "page.md"
+    written.write_text("<!-- bench: boundz -->\n<!-- bench end -->\n")
+    with pytest.raises(page.PageError, match="boundz"):
+        page.write(written, {"ratios": {}, "measurements": {}})

@@ -62,6 +62,15 @@ def test_a_body_arrives_byte_identical_through_passing_services(passing, size):
     assert report["path"] == "/v1/anything"
 
 
+def test_a_carrying_service_adds_as_many_bytes_as_ids_would_take(tmp_path):
+    options = ChainOptions(**PASSING | {"tokenext": Part.CARRYING})
+    body = json.dumps({"text": "word " * 2_000}).encode()
+    with Chain(options, logs=tmp_path) as chain:
+        report = post(f"{chain.url}/v1/chat/completions", body)
+        assert 2.0 * len(body) < report["length"] < 2.3 * len(body)
+        assert post(f"{chain.url}/v1/chat/completions", b"")["length"] == 0
+
+
 def test_the_access_log_tells_who_served_a_request_under_its_own_id(passing):
     post(f"{passing.url}/", b"{}", **{"x-request-id": "my-own-id"})
     entry = passing.access_log.wait_for({"my-own-id"})["my-own-id"]
