@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow test-unit test-integration \
-	bench bench-adapter bench-pick simulate parity fuzz-cache e2e-vllm chart chart-live clean
+	bench bench-adapter bench-pick simulate load load-ui parity fuzz-cache e2e-vllm chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -87,6 +87,14 @@ bench-pick: $(READY)  ## measure a pick among 500 endpoints with a subset hint
 
 simulate: $(READY)  ## what following prefixes is worth: four strategies on 8 mocker workers, table and plot
 	@$(BIN)/python -m loadtests.simulate
+
+LOAD = $(if $(HOST),--host $(HOST)) $(if $(MODEL),--model $(MODEL)) $(if $(USERS),--users $(USERS)) \
+	$(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CORPUS),--corpus $(CORPUS))
+load: $(READY)  ## send what users would send (HOST, MODEL, USERS, WORKLOAD, SECONDS, CORPUS; local stack without HOST)
+	@$(BIN)/python -m loadtests.load $(LOAD)
+
+load-ui: $(READY)  ## the same from locust's own page, http://127.0.0.1:8089
+	@$(BIN)/python -m loadtests.load --ui $(LOAD)
 
 parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokenizers and conversations
 	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS)) \
