@@ -80,14 +80,14 @@ def measure_chain(
 ) -> None:
     """Direct Envoy, two empty ext_procs, and our chain with Dynamo's router, before echo servers.
 
-    "carrying" is two empty ones that move as many bytes as ids take: what no implementation can save.
+    Then, by themselves since each contender makes the others colder: two empty ones, and two of which the
+    first moves as many bytes as ids take ("carrying"), which no implementation can save.
     """
     common = {"model": model, "workers": 2, "upstream": Upstream.ROUTED_ECHO, "mocker_arguments": FAST_MOCKER}
     plain = {**common, "upstream": Upstream.ECHO}
     variants = {
         "direct": ChainOptions(tokenext=Part.ABSENT, epp=Part.ABSENT, **plain),  # type: ignore[arg-type]
         "empty": ChainOptions(tokenext=Part.PASSING, epp=Part.PASSING, **plain),  # type: ignore[arg-type]
-        "carrying": ChainOptions(tokenext=Part.CARRYING, epp=Part.PASSING, **plain),  # type: ignore[arg-type]
         "ours": ChainOptions(**common),  # type: ignore[arg-type]
     }
     table: dict[str, object] = {}
@@ -105,7 +105,20 @@ def measure_chain(
                 table[f"{kind} {size}"] = {name: each.figures() for name, each in series.items()}
                 if kind == "multi-turn":
                     _chain_ratios(results, size, series)
-    results.measurements["chain"] = table
+        results.measurements["chain"] = table
+        carrying = ChainOptions(tokenext=Part.CARRYING, epp=Part.PASSING, **plain)  # type: ignore[arg-type]
+        pair = {
+            "empty": chains["empty"],
+            "carrying": stack.enter_context(Chain(carrying, logs=logs / "chain-carrying")),
+        }
+        moved: dict[str, object] = {}
+        for size, tokens in SIZES.items():
+            progress(f"chain: only the bytes, {size} tokens")
+            asks = workload(
+                model.name, "multi-turn", tokens, _count(results, size), chars_per_token=chars_per_token
+            )
+            moved[size] = {name: each.figures() for name, each in interleaved(pair, BRIEF, asks).items()}
+        results.measurements["carrying"] = moved
 
 
 def _chain_ratios(results: Results, size: str, series: Mapping[str, Series]) -> None:

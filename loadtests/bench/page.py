@@ -64,6 +64,15 @@ def _chain(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return _markdown(header, rows)
 
 
+def _carrying(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    rows = []
+    for size, series in table.items():
+        empty, carrying = series["empty"], series["carrying"]
+        ratio = carrying["p50_ms"] / empty["p50_ms"]
+        rows.append([size, f"{empty['p50_ms']:.1f}", f"{carrying['p50_ms']:.1f}", f"{ratio:.2f}"])
+    return _markdown(["tokens", "two empty", "two empty that carry the ids", "ratio"], rows)
+
+
 def _dynamo(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     rows = [
         [workload, who, f"{each['first_p50_ms']:.1f}", f"{_served_by(each['cpu_ms_per_request']):.1f}"]
@@ -98,6 +107,7 @@ def _stages(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 TABLES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "bounds": ("ratios", _bounds),
     "chain": ("chain", _chain),
+    "carrying": ("carrying", _carrying),
     "dynamo": ("against_dynamo", _dynamo),
     "engines": ("tokenize_us", _engines),
     "stages": ("stages_us", _stages),
