@@ -6,13 +6,41 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import orjson
 
-from epp_adapter.exchange import ExchangeRecord
+from epp_adapter.exchange_record import ExchangeRecord, Outcome
+from epp_adapter.passive_health import Served
+from extproc.events import Termination
 
 __all__ = ["ExchangeLog", "JsonLines"]
 
 _TIME: Final = "%Y-%m-%dT%H:%M:%S"
+
+
+class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What is empty is left out. Times in milliseconds."""
+
+    time: str
+    level: str
+    logger: str
+    message: str
+    x_request_id: str = ""
+    outcome: Outcome
+    termination: Termination
+    model: str = ""
+    strategy: str = ""
+    destination: str = ""
+    fallbacks: list[str] = []
+    record: list[str] = []
+    token_count: int
+    cached_tokens: int | None = None
+    pick_ms: float | None = None
+    response_status: int
+    served: Served | None = None
+    rewritten: bool = False
+    usage: tuple[int, int] | None = None
+    total_ms: float
 
 
 class ExchangeLog:
@@ -25,6 +53,7 @@ class ExchangeLog:
     def __init__(self, write: Callable[[str], object], now: Callable[[], float] = time.time) -> None:
         self._write = write
         self._now = now
+        self._encoder = msgspec.json.Encoder()
         self._second = -1
         self._time = ""
 
@@ -33,15 +62,9 @@ class ExchangeLog:
         second = int(now)
         if second != self._second:
             self._second, self._time = second, time.strftime(_TIME, time.localtime(second))
-        line = {
-            "time": f"{self._time}.{int((now - second) * 1000):03d}",
-            "level": "info",
-            "logger": __name__,
-            "message": "exchange",
-            **_fields(record),
-        }
+        line = self._encoder.encode(_line(record, f"{self._time}.{int((now - second) * 1000):03d}"))
         with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe is no request's fault
-            self._write(orjson.dumps(line).decode() + "\n")
+            self._write(line.decode() + "\n")
 
 
 class JsonLines(logging.Formatter):
@@ -59,26 +82,27 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line).decode()
 
 
-def _fields(record: ExchangeRecord) -> dict[str, object]:
-    """Times in milliseconds; what is empty is left out."""
-    fields: dict[str, object] = {
-        "x_request_id": record.request_id,
-        "outcome": record.outcome,
-        "termination": record.termination.value,
-        "model": record.model,
-        "strategy": record.strategy,
-        "destination": record.destination,
-        "fallbacks": [f"{fallback.strategy}:{fallback.fault}" for fallback in record.fallbacks],
-        "record": [f"{finding.source}:{finding.outcome}" for finding in record.findings],
-        "token_count": record.token_count,
-        "cached_tokens": record.cached_tokens,
-        "pick_ms": None if record.pick_seconds is None else round(record.pick_seconds * 1e3, 3),
-        "response_status": record.response_status,
-        "served": record.served,
-        "rewritten": record.rewritten or None,
-        "usage": None
-        if record.usage is None
-        else [record.usage.prompt_tokens, record.usage.completion_tokens],
-        "total_ms": round(record.total_seconds * 1e3, 3),
-    }
-    return {name: value for name, value in fields.items() if value not in (None, "", [])}
+def _line(record: ExchangeRecord, time_of_day: str) -> _Line:
+    usage = record.usage
+    return _Line(
+        time=time_of_day,
+        level="info",
+        logger=__name__,
+        message="exchange",
+        x_request_id=record.request_id,
+        outcome=record.outcome,
+        termination=record.termination,
+        model=record.model,
+        strategy=record.strategy,
+        destination=record.destination,
+        fallbacks=[f"{fallback.strategy}:{fallback.fault}" for fallback in record.fallbacks],
+        record=[f"{finding.source}:{finding.outcome}" for finding in record.findings],
+        token_count=record.token_count,
+        cached_tokens=record.cached_tokens,
+        pick_ms=None if record.pick_seconds is None else round(record.pick_seconds * 1e3, 3),
+        response_status=record.response_status,
+        served=record.served,
+        rewritten=record.rewritten,
+        usage=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
+        total_ms=round(record.total_seconds * 1e3, 3),
+    )

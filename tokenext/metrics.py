@@ -1,6 +1,7 @@
 """Prometheus metrics. Labels hold catalog names and words of enums, never what a client sent."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -78,17 +79,20 @@ class PrometheusObserver:
         )
         # A series is looked up by its labels' texts, which takes longer than to observe.
         self._stages = {stage: self._seconds.labels(stage) for stage in Stage}
+        self._request = cache(self._requests.labels)
+        self._model_tokens = cache(self._tokens.labels)
+        self._handed_off = cache(self._handoffs.labels)
         for outcome in ("loaded", "failed"):
             self._reloads.labels(outcome)  # so that a rate exists before the first one
 
     def exchanged(self, record: ExchangeRecord) -> None:
-        self._requests.labels(record.model, record.outcome, record.reason).inc()
+        self._request(record.model, record.outcome, record.reason).inc()
         for stage, seconds in record.seconds.items():
             self._stages[stage].observe(seconds)
         if record.outcome is Outcome.TOKENIZED:
-            self._tokens.labels(record.model).observe(record.prompt_tokens)
+            self._model_tokens(record.model).observe(record.prompt_tokens)
         if record.handed_off:
-            self._handoffs.labels(record.model).inc()
+            self._handed_off(record.model).inc()
 
     def reloaded(self, catalog: Catalog) -> None:
         self._reloads.labels("loaded").inc()

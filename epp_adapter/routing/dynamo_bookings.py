@@ -6,6 +6,7 @@ have booked or not, so the call is never cancelled. It runs on and its booking i
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 # Calls that outlive their pick. Dynamo answers in under a millisecond, so this many means it hangs.
 MAX_ABANDONED: Final = 256
+_CLOSE_LOOKS_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Bookings:
         self._held: set[str] = set()
         self._abandoned: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Task[None]] = set()
+        self._freeing = 0
 
     @property
     def active(self) -> int:
@@ -112,7 +115,12 @@ class Bookings:
 
     async def release(self, booking_id: str) -> None:
         """Free a booking, if it is held. Cancelling this stops the waiting, not the freeing."""
-        await asyncio.shield(self.begin_release(booking_id))
+        try:
+            await self._free(booking_id)
+        except asyncio.CancelledError:
+            # Freed or not, nobody knows: once more, on its own. A task for every release would cost more.
+            self.begin_release(booking_id)
+            raise
 
     def begin_release(self, booking_id: str) -> asyncio.Task[None]:
         """Free a booking, if it is held: begun when this returns, done when the task is. Never cancel it."""
@@ -121,18 +129,22 @@ class Bookings:
     async def _free(self, booking_id: str) -> None:
         if booking_id not in self._held:
             return
+        self._freeing += 1
         try:
             await self._router.free(booking_id)
         except StrategyError as error:
             # Dynamo forgets a booking after DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS, and with its worker.
             _log.info("a booking was gone before it was freed: %s", error)
         finally:
-            self._held.discard(booking_id)
+            self._freeing -= 1
+        self._held.discard(booking_id)
 
     async def close(self, seconds: float) -> None:
         """Wait until what is being freed is free, `seconds` at most. Nothing may be booked any more."""
-        if pending := self._abandoned | self._releases:
-            await asyncio.wait(pending, timeout=seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._freeing or self._abandoned or self._releases:
+                    await asyncio.sleep(_CLOSE_LOOKS_SECONDS)
 
     @staticmethod
     def _own(work: Coroutine[Any, Any, None], owner: set[asyncio.Task[None]]) -> asyncio.Task[None]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar, overload
 
 __all__ = [
     "BodyMode",
@@ -18,6 +18,8 @@ __all__ = [
     "StaticMetadata",
     "Termination",
 ]
+
+T = TypeVar("T")
 
 
 class BodyMode(Enum):
@@ -48,6 +50,19 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
+
+    # Mapping's own versions of these two ask __getitem__ and catch KeyError; a request has a dozen of them.
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str) -> str: ...
+    @overload
+    def get(self, name: str, /, default: T) -> str | T: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        return self._values.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
