@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 # Calls that outlive their pick. Dynamo answers in under a millisecond, so this many means it hangs.
 MAX_ABANDONED: Final = 256
-_CLOSE_LOOKS_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,7 @@ class Bookings:
         self._abandoned: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Task[None]] = set()
         self._freeing = 0
+        self._quiet: asyncio.Event | None = None  # once somebody waits for the last of them
 
     @property
     def active(self) -> int:
@@ -137,20 +137,28 @@ class Bookings:
             _log.info("a booking was gone before it was freed: %s", error)
         finally:
             self._freeing -= 1
+            self._tell_if_quiet()
         self._held.discard(booking_id)
 
     async def close(self, seconds: float) -> None:
         """Wait until what is being freed is free, `seconds` at most. Nothing may be booked any more."""
+        self._quiet = asyncio.Event()
+        self._tell_if_quiet()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._freeing or self._abandoned or self._releases:
-                    await asyncio.sleep(_CLOSE_LOOKS_SECONDS)
+            await asyncio.wait_for(self._quiet.wait(), seconds)
 
-    @staticmethod
-    def _own(work: Coroutine[Any, Any, None], owner: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    def _tell_if_quiet(self) -> None:
+        if self._quiet is not None and not (self._freeing or self._abandoned or self._releases):
+            self._quiet.set()
+
+    def _own(self, work: Coroutine[Any, Any, None], owner: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+        def ended(task: asyncio.Task[None]) -> None:
+            owner.discard(task)
+            self._tell_if_quiet()
+
         task = asyncio.create_task(work)
         owner.add(task)
-        task.add_done_callback(owner.discard)
+        task.add_done_callback(ended)
         return task
 
 
