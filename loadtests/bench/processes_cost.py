@@ -1,9 +1,12 @@
 """CPU seconds and resident memory of running processes, from /proc."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "resident_megabytes"]
+from loadtests.stack.processes import ManagedProcess
+
+__all__ = ["cpu_by_kind", "cpu_seconds", "memory_by_kind", "resident_megabytes"]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -20,3 +23,25 @@ def resident_megabytes(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"process {pid} shows no resident memory")
+
+
+def cpu_by_kind(processes: Mapping[str, ManagedProcess]) -> dict[str, float]:
+    """CPU seconds so far of a stack's processes: those that differ in a number only are one kind."""
+    spent: dict[str, float] = {}
+    for name, process in processes.items():
+        if process.running:
+            spent[_kind(name)] = spent.get(_kind(name), 0.0) + cpu_seconds([process.pid])
+    return spent
+
+
+def memory_by_kind(processes: Mapping[str, ManagedProcess]) -> dict[str, float]:
+    """Resident megabytes, likewise."""
+    held: dict[str, float] = {}
+    for name, process in processes.items():
+        if process.running:
+            held[_kind(name)] = held.get(_kind(name), 0.0) + resident_megabytes(process.pid)
+    return held
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"-\d+$", "", name)

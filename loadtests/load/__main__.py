@@ -4,27 +4,28 @@ import argparse
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtests.load import corpus, results
+from loadtests.bench.processes_cost import cpu_by_kind, memory_by_kind
+from loadtests.load import corpus, record, results, samples, trace
+from loadtests.load.corpus import CorpusError
+from loadtests.load.locust_run import Run, bar, send, show
+from loadtests.load.record import Round, TargetRecord
 from loadtests.load.target import Target, TargetError, check
+from loadtests.load.trace import TraceError
 from loadtests.load.workloads import WORKLOADS
 from loadtests.stack.chain import Chain, ChainOptions
 from loadtests.stack.envoy_binary import EnvoyConfigError
 from loadtests.stack.model_source import ModelError, resolve
-from loadtests.stack.processes import StartError
+from loadtests.stack.processes import ManagedProcess, StartError
 
 RUNS: Final = Path(".load")
-LOCUSTFILE: Final = Path(__file__).resolve().parents[1] / "locustfile.py"
-GRACE_SECONDS: Final = 60.0  # for the requests that are under way when the time is over
 DESCRIPTION: Final = """\
 Sends what users would send, with locust, to the local stack (started for it: Envoy, tokenext, epp-adapter,
 Dynamo's mocker workers) or to any server that speaks OpenAI's API. Leaves a folder with what was asked, on
@@ -34,6 +35,7 @@ examples:
   python -m loadtests.load                                  two minutes of everything, local stack
   python -m loadtests.load --workload shared --users 32 --seconds 60
   python -m loadtests.load --host https://gateway.example --model qwen3 --corpus sharegpt.json
+  python -m loadtests.load --trace trace.jsonl --trace-speed 4 --users 64
   python -m loadtests.load --ui                             locust's own page, before the local stack
 
 exit status: 0 no request failed, 1 some did or none was answered, 2 it could not begin (one line says why)"""
@@ -45,19 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         said = corpus.load(options.corpus) if options.corpus else corpus.own()
+        entries = trace.read(options.trace) if options.trace else ()
         folder = options.out or RUNS / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")
         folder.mkdir(parents=True, exist_ok=True)
-        with _target(options, folder, console) as target:
+        with _target(options, folder, console) as (target, processes):
             check(target)
-            console.print(
-                f"{options.workload}, {options.users} users, on {target.url} ({target.model}); {folder}"
-            )
+            what = f"trace {options.trace.name}" if options.trace else options.workload
+            console.print(f"{what}, {options.users} users, on {target.url} ({target.model}); {folder}")
+            run = _run(options, folder)
             if options.ui:
-                return subprocess.run(
-                    _locust(options, target, folder, headless=False), check=False
-                ).returncode
-            _run(options, target, folder, console)
-    except (corpus.CorpusError, TargetError, ModelError, EnvoyConfigError, OSError) as error:
+                return show(run, target)
+            before, began = cpu_by_kind(processes), time.monotonic()
+            with bar(console, run.total_seconds(entries)) as progress:
+                send(run, target, folder, progress)
+            done = Round(run.samples.name, 0.0, time.monotonic() - began, _spent(before, processes))
+            held = memory_by_kind(processes)
+    except (CorpusError, TraceError, TargetError, ModelError, EnvoyConfigError, OSError) as error:
         print(f"load: {error}", file=sys.stderr)
         return 2
     except StartError as error:
@@ -65,22 +70,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    asked = {"model": target.model, "corpus": said.name, "trace": options.trace and options.trace.name}
     try:
-        report = results.read(folder, {**_told(options), "model": target.model, "corpus": said.name})
-    except results.ResultsError as error:
+        sent = list(samples.read(run.samples))
+    except samples.SamplesError as error:
         print(f"load: no request was sent: {error}; see {folder / 'locust.log'}", file=sys.stderr)
         return 1
+    seconds = run.total_seconds(entries) - run.warm_up_seconds
+    report = results.of(sent, {**_told(options), **asked}, seconds=seconds)
     report.write(folder / "results.json")
+    says = "the local stack" if processes else "a server that was running already"
+    record.write(
+        folder, "A load test", {**_told(options), **asked}, (TargetRecord(what, says, (done,), held),)
+    )
     Console(width=None if sys.stdout.isatty() else 120).print(report.table())
     print(report.summary())
     return 0 if report.clean else 1
 
 
 @contextlib.contextmanager
-def _target(options: argparse.Namespace, folder: Path, console: Console) -> Iterator[Target]:
-    """What is asked; the local stack is started for it, and ends with it."""
+def _target(
+    options: argparse.Namespace, folder: Path, console: Console
+) -> Iterator[tuple[Target, Mapping[str, ManagedProcess]]]:
+    """What is asked, and its processes; the local stack is started for it, and ends with it."""
     if options.host:
-        yield Target(options.host.rstrip("/"), options.model)
+        yield Target(options.host.rstrip("/"), options.model), {}
         return
     chain_options = ChainOptions(
         model=resolve(options.model), workers=options.workers, mocker_arguments=("--speedup-ratio", "10")
@@ -89,61 +103,37 @@ def _target(options: argparse.Namespace, folder: Path, console: Console) -> Iter
         chain = opened.enter_context(Chain(chain_options, logs=folder / "stack"))
         kept = opened.pop_all()
     with kept:
-        yield Target(chain.url, chain.options.model.name)
+        yield Target(chain.url, chain.options.model.name), chain.processes
 
 
-def _locust(options: argparse.Namespace, target: Target, folder: Path, *, headless: bool) -> list[str]:
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", target.url]
-    command += ["--model", target.model, "--workload", options.workload, "--seed", str(options.seed)]
-    command += ["--think-seconds", str(options.think_seconds), "--max-tokens", str(options.max_tokens)]
-    command += ["--stream-share", str(options.stream_share), "--abort-share", str(options.abort_share)]
-    command += ["--warm-up-seconds", str(options.warm_up_seconds), "--users", str(options.users)]
-    command += ["--spawn-rate", str(options.spawn_rate or options.users)]
-    if options.corpus:
-        command += ["--corpus", str(options.corpus)]
-    if headless:
-        seconds = options.warm_up_seconds + options.seconds
-        command += [
-            "--headless",
-            "--run-time",
-            f"{seconds}s",
-            "--stop-timeout",
-            "30",
-            "--exit-code-on-error",
-            "0",
-        ]
-        command += ["--csv", str(folder / "locust"), "--csv-full-history", "--only-summary"]
-    return command
+def _spent(before: Mapping[str, float], processes: Mapping[str, ManagedProcess]) -> dict[str, float]:
+    return {kind: value - before.get(kind, 0.0) for kind, value in cpu_by_kind(processes).items()}
 
 
-def _run(options: argparse.Namespace, target: Target, folder: Path, console: Console) -> None:
-    """Locust, and a bar that shows how far it is. Raises OSError where it cannot run."""
-    seconds = options.warm_up_seconds + options.seconds
-    repository = LOCUSTFILE.parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{repository}:{repository / 'proto'}"}
-    with (folder / "locust.log").open("wb") as log:
-        process = subprocess.Popen(
-            _locust(options, target, folder, headless=True), stdout=log, stderr=log, env=environment
-        )
-        try:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=console, transient=True) as progress:
-                bar = progress.add_task("sending", total=seconds)
-                began = time.monotonic()
-                while process.poll() is None and time.monotonic() - began < seconds + GRACE_SECONDS:
-                    progress.update(bar, completed=min(time.monotonic() - began, seconds))
-                    time.sleep(0.2)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(timeout=GRACE_SECONDS)
-    if process.returncode != 0:
-        raise OSError(f"locust ended with {process.returncode}; see {folder / 'locust.log'}")
+def _run(options: argparse.Namespace, folder: Path) -> Run:
+    return Run(
+        workload=options.workload,
+        users=options.users,
+        spawn_rate=options.spawn_rate,
+        seconds=options.seconds,
+        warm_up_seconds=0 if options.trace else options.warm_up_seconds,
+        seed=options.seed,
+        think_seconds=options.think_seconds,
+        stream_share=options.stream_share,
+        abort_share=options.abort_share,
+        max_tokens=options.max_tokens,
+        corpus=options.corpus,
+        trace=options.trace,
+        trace_speed=options.trace_speed,
+        samples=folder / "samples.jsonl",
+    )
 
 
 def _told(options: argparse.Namespace) -> dict[str, object]:
     return {
-        name: value for name, value in vars(options).items() if name not in ("out", "ui", "corpus", "model")
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("out", "ui", "corpus", "model", "trace")
     }
 
 
@@ -152,6 +142,13 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError("a share from 0 to 1")
     return share
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not speed > 0:
+        raise argparse.ArgumentTypeError("more than 0")
+    return speed
 
 
 def _positive(text: str) -> int:
@@ -176,6 +173,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seconds", type=_positive, default=120, metavar="N", help="that count (%(default)s)")
     add("--warm-up-seconds", type=int, default=5, metavar="N", help="before them (%(default)s)")
     add("--corpus", type=Path, metavar="FILE", help="conversations, ShareGPT-style JSON (a small own corpus)")
+    add("--trace", type=Path, metavar="FILE", help="replay this trace (Mooncake's form), not a workload")
+    add("--trace-speed", type=_speed, default=1.0, metavar="X", help="2: in half the time (%(default)s)")
     add("--seed", type=int, default=1, metavar="N", help="of everything that is drawn (%(default)s)")
     add("--think-seconds", type=float, default=1.0, metavar="S", help="mean pause of a user (%(default)s)")
     add("--stream-share", type=_share, default=1.0, metavar="X", help="of replies (%(default)s)")

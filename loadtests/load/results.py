@@ -1,53 +1,62 @@
-"""What came of a run: locust's tables read back, with everything that is needed to repeat it."""
+"""What came of a run: its series and failures, with everything that is needed to repeat it."""
 
-import csv
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from rich.table import Table
 
 from loadtests.bench.results import machine
+from loadtests.load.samples import Sample
 
-__all__ = ["Report", "ResultsError", "Series", "read"]
+__all__ = ["PERCENTS", "Report", "Series", "of", "percentile"]
 
-_PERCENTILES = ("50%", "95%", "99%")
+PERCENTS: Final = (50, 95, 99)
 
 
-class ResultsError(ValueError):
-    """A folder without locust's tables; the message names the missing one."""
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The value below or at which `percent` of the values are (nearest rank); None of none."""
+    if not values:
+        return None
+    rank = -int(-percent * len(values) // 100)
+    return sorted(values)[max(0, min(len(values), rank) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Milliseconds of one kind of thing: a request to its end, `ttft` or `itl` of a workload."""
+    """Of one workload: `end` is a request to its end, `ttft` the first token, `itl` the time between pieces.
 
-    kind: str
+    `count` has those that failed and those that the client left, `ms` (by percent) has not; `ms` is empty
+    where there is nothing.
+    """
+
+    kind: Literal["end", "ttft", "itl"]
     name: str
     count: int
     failed: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-
-    @property
-    def is_request(self) -> bool:
-        return self.kind not in ("ttft", "itl")
+    ms: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`failures`: how often what went wrong, in locust's words."""
+    """`failures`: how often what went wrong, in words of ours. `seconds`: how long it was sent."""
 
     parameters: Mapping[str, object]
+    seconds: float
     series: tuple[Series, ...]
     failures: Mapping[str, int]
 
     @property
+    def requests(self) -> int:
+        return sum(each.count for each in self.series if each.kind == "end")
+
+    @property
     def clean(self) -> bool:
         """Whether something was answered and nothing failed."""
-        return not self.failures and any(each.count for each in self.series if each.is_request)
+        return not self.failures and self.requests > 0
 
     def write(self, path: Path) -> None:
         document = {
@@ -59,62 +68,47 @@ class Report:
         path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
-        table = Table("", "", "count", "failed", "p50 ms", "p95 ms", "p99 ms", title="What came of it")
+        columns = (f"p{percent} ms" for percent in PERCENTS)
+        table = Table("", "", "count", "failed", *columns, title="What came of it")
         for each in self.series:
-            numbers = (f"{value:,.1f}" for value in (each.p50_ms, each.p95_ms, each.p99_ms))
+            numbers = (f"{each.ms[percent]:,.1f}" if each.ms else "" for percent in PERCENTS)
             failed = f"[red]{each.failed}" if each.failed else "0"
-            table.add_row(
-                each.name, "end" if each.is_request else each.kind, str(each.count), failed, *numbers
-            )
+            table.add_row(each.name, each.kind, str(each.count), failed, *numbers)
         for what, times in self.failures.items():
             table.add_row(what[:60], "[red]failure", str(times), "", "", "", "")
         return table
 
     def summary(self) -> str:
-        requests = [each for each in self.series if each.is_request]
-        count, failed = (sum(getattr(each, of) for each in requests) for of in ("count", "failed"))
-        seconds = float(str(self.parameters["seconds"]))
-        firsts = [each for each in self.series if each.kind == "ttft" and each.count]
+        failed = sum(self.failures.values())
+        firsts = [each for each in self.series if each.kind == "ttft" and each.ms]
         first = f", first token p50 {_middle(firsts):,.0f} ms" if firsts else ""
-        return f"load: {count} requests, {failed} failed, {count / seconds:.1f}/s{first}"
+        rate = self.requests / self.seconds
+        return f"load: {self.requests} requests, {failed} failed, {rate:.1f}/s{first}"
 
 
 def _middle(series: list[Series]) -> float:
     """About the median of all: that of each kind, weighed by how many there were."""
-    return sum(each.p50_ms * each.count for each in series) / sum(each.count for each in series)
+    return sum(each.ms[50] * each.count for each in series) / sum(each.count for each in series)
 
 
-def read(folder: Path, parameters: Mapping[str, object]) -> Report:
-    """Read `locust_stats.csv` and `locust_failures.csv` of a folder. Raises ResultsError."""
-    series = tuple(
-        Series(
-            kind=row["Type"],
-            name=row["Name"],
-            count=int(row["Request Count"]),
-            failed=int(row["Failure Count"]),
-            **dict(
-                zip(
-                    ("p50_ms", "p95_ms", "p99_ms"), (_number(row[each]) for each in _PERCENTILES), strict=True
-                )
-            ),
-        )
-        for row in _rows(folder / "locust_stats.csv")
-        if row["Name"] != "Aggregated"  # over series that have nothing in common
-    )
-    failures: dict[str, int] = {}
-    for row in _rows(folder / "locust_failures.csv"):
-        what = f"{row['Name']}: {row['Error']}"
-        failures[what] = failures.get(what, 0) + int(row["Occurrences"])
-    return Report(parameters, series, failures)
+def of(samples: Sequence[Sample], parameters: Mapping[str, object], *, seconds: float) -> Report:
+    series: list[Series] = []
+    for name in sorted({sample.name for sample in samples}):
+        named = [sample for sample in samples if sample.name == name]
+        answered = [sample for sample in named if not sample.failure]
+        ends = [sample.seconds * 1e3 for sample in answered if not sample.left]
+        firsts = [sample.first * 1e3 for sample in answered if sample.first is not None]
+        gaps = [gap / 1e3 for sample in answered for gap in sample.gaps_us]
+        series.append(Series("end", name, len(named), len(named) - len(answered), _percentiles(ends)))
+        if firsts:
+            series.append(Series("ttft", name, len(firsts), 0, _percentiles(firsts)))
+        if gaps:
+            series.append(Series("itl", name, len(gaps), 0, _percentiles(gaps)))
+    failures = Counter(f"{sample.name}: {sample.failure}" for sample in samples if sample.failure)
+    return Report(parameters, seconds, tuple(series), dict(failures))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}") from None
-
-
-def _number(text: str) -> float:
-    return 0.0 if text == "N/A" else float(text)
+def _percentiles(values: Sequence[float]) -> dict[int, float]:
+    return {
+        percent: round(found, 3) for percent in PERCENTS if (found := percentile(values, percent)) is not None
+    }

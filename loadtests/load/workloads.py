@@ -12,7 +12,7 @@ from typing import Any, Final
 from loadtests.load.corpus import Corpus
 from loadtests.load.lengths import LENGTHS, Lengths
 
-__all__ = ["WORKLOADS", "Ask", "Shape", "Workload", "text_of"]
+__all__ = ["CHAT_PATH", "WORKLOADS", "Ask", "Shape", "Workload", "text_of"]
 
 CHAT_PATH: Final = "/v1/chat/completions"
 COMPLETION_PATH: Final = "/v1/completions"
@@ -23,7 +23,8 @@ Message = dict[str, Any]
 class Ask:
     """One request: `body` lacks the model. `think_seconds`: what passes before the user sends it.
 
-    `abort_after`: the client leaves after so many pieces of text; None: it stays.
+    `abort_after`: the client leaves after so many pieces of text; None: it stays. `due_seconds`: when it is
+    to be sent, counted from the run's begin; None: whenever its user comes to it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Ask:
     body: Mapping[str, Any]
     think_seconds: float
     abort_after: int | None = None
+    due_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

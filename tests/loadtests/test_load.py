@@ -4,16 +4,23 @@ import itertools
 import json
 import random
 import statistics
+import subprocess
+import sys
 
 import pytest
 
-from loadtests.load import corpus, lengths, results
+from loadtests.load import corpus, lengths, results, samples
 from loadtests.load.__main__ import main
 from loadtests.load.corpus import Corpus, CorpusError
+from loadtests.load.locust_run import LOCUSTFILE, environment
+from loadtests.load.samples import Sample
 from loadtests.load.stream_times import StreamError, StreamTimes
 from loadtests.load.target import Target, TargetError, check
 from loadtests.load.workloads import WORKLOADS, Shape, text_of
+from loadtests.report.__main__ import main as report_main
+from loadtests.stack import services
 from loadtests.stack.probes import free_ports
+from loadtests.stack.processes import Supervisor
 
 OWN = corpus.own()
 SHAPE = Shape(corpus=OWN, lengths={name: lengths.named("uniform:50:900") for name in lengths.LENGTHS})
@@ -185,42 +192,61 @@ class TestStreamTimes:
             times.end()
 
 
-STATS = """\
-Type,Name,Request Count,Failure Count,50%,95%,99%
-POST,chat,10,1,50,60,70
-ttft,chat,8,0,20,30,40
-,Aggregated,18,1,40,60,70
-"""
-
-
-def recorded(folder, failures=""):
-    (folder / "locust_stats.csv").write_text(STATS)
-    (folder / "locust_failures.csv").write_text(f"Method,Name,Error,Occurrences\n{failures}")
-    return results.read(folder, {"seconds": 5})
+SAMPLES = [
+    Sample(at=0.5, name="chat", seconds=0.5, body_bytes=900, first=0.02, gaps_us=(4_000, 6_000)),
+    Sample(at=0.7, name="chat", seconds=0.7, body_bytes=900, first=0.04, gaps_us=(5_000,), left=True),
+    Sample(at=0.9, name="chat", seconds=9.0, body_bytes=900, first=3.0, failure="the stream broke off"),
+    Sample(at=1.1, name="completions", seconds=0.1, body_bytes=900),
+]
 
 
 class TestResults:
-    def test_series_are_told_apart_and_the_sum_of_unlike_things_is_left_out(self, tmp_path):
-        report = recorded(tmp_path)
-        assert [(each.kind, each.is_request) for each in report.series] == [("POST", True), ("ttft", False)]
-        assert report.summary() == "load: 10 requests, 1 failed, 2.0/s, first token p50 20 ms"
+    def test_a_percentile_is_a_value_that_was_seen(self):
+        assert [results.percentile(range(1, 101), percent) for percent in (1, 50, 95, 100)] == [
+            1,
+            50,
+            95,
+            100,
+        ]
+        assert results.percentile([7.0], 99) == 7.0
+        assert results.percentile([], 50) is None
 
-    def test_failures_are_shown_and_make_it_no_clean_run(self, tmp_path):
-        assert recorded(tmp_path).clean
-        report = recorded(tmp_path, "POST,chat,status 503,1\n")
+    def test_what_failed_is_counted_and_not_timed_and_who_left_has_no_end(self):
+        report = results.of(SAMPLES, {}, seconds=2.0)
+        found = {(each.name, each.kind): each for each in report.series}
+        end, first, gap = (found["chat", kind] for kind in ("end", "ttft", "itl"))
+        assert (end.count, end.failed, dict(end.ms)) == (3, 1, {50: 500.0, 95: 500.0, 99: 500.0})
+        assert (first.count, dict(first.ms)) == (2, {50: 20.0, 95: 40.0, 99: 40.0})
+        assert (gap.count, gap.ms[50]) == (3, 5.0)
+        assert ("completions", "ttft") not in found
+
+    def test_failures_are_shown_and_make_it_no_clean_run(self):
+        assert results.of(SAMPLES[:2], {}, seconds=2.0).clean
+        report = results.of(SAMPLES, {}, seconds=2.0)
         assert not report.clean
-        assert report.failures == {"chat: status 503": 1}
+        assert report.failures == {"chat: the stream broke off": 1}
+        assert report.summary() == "load: 4 requests, 1 failed, 2.0/s, first token p50 20 ms"
+
+    def test_a_run_without_a_request_is_not_clean(self):
+        assert not results.of([], {}, seconds=2.0).clean
 
     def test_the_file_has_what_is_needed_to_repeat_the_run(self, tmp_path):
-        recorded(tmp_path).write(tmp_path / "results.json")
+        results.of(SAMPLES, {"seed": 5}, seconds=2.0).write(tmp_path / "results.json")
         document = json.loads((tmp_path / "results.json").read_text())
-        assert document["parameters"] == {"seconds": 5}
+        assert document["parameters"] == {"seed": 5}
         assert document["machine"]["cores"] >= 1
-        assert document["series"][1]["p95_ms"] == 30.0
+        assert document["series"][1]["ms"]["95"] == 40.0
 
-    def test_a_folder_without_tables_is_named(self, tmp_path):
-        with pytest.raises(results.ResultsError, match=r"locust_stats\.csv"):
-            results.read(tmp_path, {})
+    def test_samples_are_read_as_they_were_written(self, tmp_path):
+        path = tmp_path / "samples.jsonl"
+        path.write_bytes(b"".join(samples.write_line(sample) for sample in SAMPLES))
+        assert list(samples.read(path)) == SAMPLES
+
+    def test_a_broken_line_of_samples_is_named(self, tmp_path):
+        path = tmp_path / "samples.jsonl"
+        path.write_bytes(samples.write_line(SAMPLES[0]) + b'{"at": "noon"}\n')
+        with pytest.raises(samples.SamplesError, match=r"samples\.jsonl: line 2"):
+            list(samples.read(path))
 
 
 class TestBadInput:
@@ -237,6 +263,13 @@ class TestBadInput:
         assert capsys.readouterr().err == f"load: {path}: record 0: has no list `conversations`\n"
         assert not (tmp_path / "out").exists()
 
+    def test_a_malformed_trace_is_one_line_and_status_2_before_anything_is_started(self, tmp_path, capsys):
+        path = tmp_path / "bad.jsonl"
+        path.write_text('{"timestamp": 0, "input_length": 600, "output_length": 1, "hash_ids": [1]}')
+        assert main(["--trace", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert capsys.readouterr().err.startswith(f"load: {path}: line 1: 600 tokens are 2 blocks")
+        assert not (tmp_path / "out").exists()
+
     def test_a_host_without_a_model_says_what_is_missing(self, capsys):
         with pytest.raises(SystemExit) as ended:
             main(["--host", "http://127.0.0.1:1"])
@@ -250,15 +283,49 @@ class TestBadInput:
 
 @pytest.mark.integration
 class TestOnTheStack:
-    """Two seconds of load keep the suite short; `make load SECONDS=20` is the longer look."""
-
-    def test_a_short_load_of_everything_has_no_failure(self, tmp_path, capsys):
-        arguments = ["--seconds", "3", "--warm-up-seconds", "0", "--users", "4", "--think-seconds", "0.1"]
+    def test_twenty_seconds_of_everything_have_no_failure(self, tmp_path, capsys):
+        arguments = ["--seconds", "20", "--warm-up-seconds", "0", "--users", "4", "--think-seconds", "0.2"]
         assert (
             main([*arguments, "--abort-share", "0.1", "--stream-share", "0.8", "--out", str(tmp_path)]) == 0
         )
         document = json.loads((tmp_path / "results.json").read_text())
         assert document["parameters"]["workload"] == "mixed"
-        kinds = {series["kind"] for series in document["series"]}
-        assert kinds == {"POST", "ttft", "itl"}
+        assert {series["kind"] for series in document["series"]} == {"end", "ttft", "itl"}
         assert capsys.readouterr().out.splitlines()[-1].startswith("load: ")
+        sent = list(samples.read(tmp_path / "samples.jsonl"))
+        assert any(sample.left for sample in sent)
+        assert any(sample.cached_tokens for sample in sent)
+        assert report_main([str(tmp_path)]) == 0
+        assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_master_and_two_workers_share_the_users_between_them(tmp_path):
+    """As docs/load-testing.md has it, on loopback."""
+    port, master_port = free_ports(2)
+    locust = [
+        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--model", "m", "--workload", "chat",
+        "--stream-share", "0", "--think-seconds", "0.1",
+    ]  # fmt: skip
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.wait_ready([supervisor.start(services.echo_server("echo", port))], deadline_seconds=30)
+        master = subprocess.Popen(
+            [
+                *locust, "--master", "--master-bind-host", "127.0.0.1",
+                "--master-bind-port", str(master_port),
+                "--expect-workers", "2", "--host", f"http://127.0.0.1:{port}", "--users", "4",
+                "--spawn-rate", "4", "--headless", "--run-time", "4s", "--json",
+            ],
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )  # fmt: skip
+        workers = [
+            subprocess.Popen([*locust, "--worker", "--master-port", str(master_port)], env=environment())
+            for _ in range(2)
+        ]
+        told, _ = master.communicate(timeout=60)
+        assert [master.returncode, *(worker.wait(timeout=30) for worker in workers)] == [0, 0, 0]
+    stats = json.loads(told)
+    assert sum(each["num_requests"] for each in stats) > 20
+    assert sum(each["num_failures"] for each in stats) == 0

@@ -1,0 +1,1 @@
+"""The highest rate that the chain carries; `python -m loadtests.capacity --help`."""

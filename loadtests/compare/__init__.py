@@ -1,0 +1,1 @@
+"""One workload against several targets in turn; `python -m loadtests.compare --help`."""
