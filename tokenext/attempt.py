@@ -1,11 +1,13 @@
 """One try at tokenizing a request, whoever asks: from a body's bytes to a record, or to why there is none."""
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+from tokenext.breaker import Breaker, Breakers
 from tokenext.catalog import Catalog, Model
 from tokenext.declined import Declined, SkipReason
 from tokenext.json_object import JsonObject
@@ -17,6 +19,10 @@ from tokenext.turns import Remembered
 
 __all__ = ["Attempt"]
 
+# What a request can do nothing for, or not much: the model is at fault, or late.
+_TOKENIZERS_FAULT: Final = frozenset(
+    {SkipReason.ENGINE_FAILED, SkipReason.RENDER_DEADLINE, SkipReason.DEADLINE}
+)
 _MESSAGE_BYTES: Final = 256  # to render a message takes as long as so many bytes of text
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
@@ -42,6 +48,7 @@ class Attempt:
         body_replaceable: bool = False,
         deadline_seconds: float | None = None,
         conversations: Remembered | None = None,
+        breakers: Breakers | None = None,
     ) -> Tokenized:
         """Raises Declined. `path` has no query; `model_name` takes the place of the body's own.
 
@@ -64,12 +71,38 @@ class Attempt:
             if isinstance(request, ChatRequest)
             else len(text)
         )
-        self.tokenized = await pool.run(
+        running = pool.run(
             job,
             deadline_seconds=deadline_seconds,
             inline_bytes=size if model.engine.quick else None,
         )
+        if breakers is None:
+            self.tokenized = await running
+        else:
+            self.tokenized = await self._guarded(breakers.of(model.name), running)
         return self.tokenized
+
+    async def _guarded(self, breaker: Breaker, running: Coroutine[Any, Any, Tokenized]) -> Tokenized:
+        if not breaker.admit(self.watch.now()):
+            running.close()
+            raise Declined(SkipReason.BREAKER_OPEN)
+        failed: bool | None = True  # also by an exception that nobody expects
+        try:
+            tokenized = await running
+            failed = False
+        except Declined as declined:
+            failed = True if declined.reason in _TOKENIZERS_FAULT else None
+            raise
+        except asyncio.CancelledError:
+            failed = None
+            raise
+        finally:
+            if failed is None:
+                breaker.left(self.watch.now())
+            elif failed:
+                breaker.failed(self.watch.now())
+        breaker.succeeded()
+        return tokenized
 
     def record(self, outcome: Outcome, reason: str, request_id: str = "") -> ExchangeRecord:
         """The fact it leaves behind. A client may choose `request_id`: it stays if it has the form of one."""

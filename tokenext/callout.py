@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from extproc.token_metadata import TokenRecord
 from tokenext.attempt import Attempt
+from tokenext.breaker import Breakers
 from tokenext.catalog import Catalog
 from tokenext.declined import Declined, SkipReason
 from tokenext.observer import Observer, Outcome
@@ -40,8 +41,10 @@ class Callout:
         clock: Clock,
         max_body_bytes: int,
         conversations: Remembered | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         self._conversations = conversations
+        self._breakers = breakers
         self._catalog = catalog
         self._pool = pool
         self._observer = observer
@@ -86,5 +89,6 @@ class Callout:
             model_name=prompt.model,
             deadline_seconds=deadline_seconds,
             conversations=self._conversations,
+            breakers=self._breakers,
         )
         return tokenized.record

@@ -24,6 +24,7 @@ class SkipReason(StrEnum):
     ENGINE_FAILED = "engine_failed"
     DEADLINE = "deadline"
     QUEUE_FULL = "queue_full"
+    BREAKER_OPEN = "breaker_open"
     CANCELLED = "cancelled"
 
 

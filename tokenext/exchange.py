@@ -10,6 +10,7 @@ from extproc.events import RequestReady, ResponseEvent, Termination
 from extproc.verdict import NO_EDIT, PASS, ResponseEdit, Verdict
 from extproc.wellknown import RECORD_KEY, REQUEST_ID_HEADER
 from tokenext.attempt import Attempt
+from tokenext.breaker import Breakers
 from tokenext.catalog import Catalog
 from tokenext.declined import Declined, SkipReason
 from tokenext.handoff import strip
@@ -51,9 +52,11 @@ class TokenizeExchange:
         options: ExchangeOptions,
         clock: Clock,
         conversations: Remembered | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         """`catalog` gives the catalog of the moment: a reload shows in the next request."""
         self._conversations = conversations
+        self._breakers = breakers
         self._catalog = catalog
         self._pool = pool
         self._observer = observer
@@ -109,6 +112,7 @@ class TokenizeExchange:
             self._pool,
             body_replaceable=request.body_replaceable,
             conversations=self._conversations,
+            breakers=self._breakers,
         )
 
     def _passing(self, request: RequestReady, attempt: Attempt) -> Verdict:

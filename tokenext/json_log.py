@@ -6,6 +6,7 @@ from typing import Final
 import orjson
 
 from extproc.verdict import JsonValue
+from tokenext.breaker import BreakerState
 from tokenext.catalog import Catalog
 from tokenext.observer import ExchangeRecord
 from tokenext.parity import Agreement, Finding, ParityRecord
@@ -63,6 +64,10 @@ class JsonLog:
             self._line("parity_inconclusive", severity="warning", model=record.model, problem=report.problem)
         elif record.standing is not record.before:
             self._line("parity_clean", model=record.model, probes=counts)
+
+    def breaker_changed(self, model: str, state: BreakerState) -> None:
+        severity = "info" if state is BreakerState.CLOSED else "warning"
+        self._line("breaker", severity=severity, model=model, state=state.value)
 
     def process_ended(self, number: int, status: int) -> None:
         """One of several processes ended unasked; it is started again unless its settings are at fault."""

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tokenext.breaker import BreakerState
 from tokenext.catalog import Catalog
 from tokenext.conversations import ConversationSnapshot
 from tokenext.observer import ExchangeRecord, Outcome, Stage
@@ -77,6 +78,18 @@ class PrometheusObserver:
             ["model"],
             registry=registry,
         )
+        self._breaker_open = Gauge(
+            "tokenext_breaker_open",
+            "1 while a model's requests pass untokenized because tokenizing them failed again and again.",
+            ["model"],
+            registry=registry,
+        )
+        self._breaker_changes = Counter(
+            "tokenext_breaker_changes",
+            "Changes of a model's circuit breaker, by the state it came to.",
+            ["model", "state"],
+            registry=registry,
+        )
         # A series is looked up by its labels' texts, which takes longer than to observe.
         self._stages = {stage: self._seconds.labels(stage) for stage in Stage}
         self._request = cache(self._requests.labels)
@@ -106,6 +119,10 @@ class PrometheusObserver:
         self._rounds.labels(record.model, record.report.finding).inc()
         self._mismatch.labels(record.model).set(0 if handoff_allowed(record.standing) else 1)
 
+    def breaker_changed(self, model: str, state: BreakerState) -> None:
+        self._breaker_open.labels(model).set(0 if state is BreakerState.CLOSED else 1)
+        self._breaker_changes.labels(model, state).inc()
+
     def watch_queue(self, held: Callable[[], int]) -> None:
         """Show the queue's length, read at every scrape."""
         self._queue.set_function(held)
@@ -121,7 +138,11 @@ class PrometheusObserver:
     def show_models(self, catalog: Catalog) -> None:
         self._models.clear()
         self._mismatch.clear()
+        self._breaker_open.clear()
         for model in catalog.models:
+            self._breaker_open.labels(model.name).set(0)
+            for state in BreakerState:
+                self._breaker_changes.labels(model.name, state)  # so that a rate exists before the first one
             if model.verification is not None:
                 self._mismatch.labels(model.name).set(0 if model.doubt is None else 1)
                 for finding in Finding:

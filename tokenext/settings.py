@@ -71,6 +71,16 @@ class ConversationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 16 * 1024 * 1024
 
 
+class BreakerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`failures` of a model in a row (engine, deadlines) open its breaker; 0: never. Its requests then pass
+    untokenized for `open_ms`; then one is a probe. Each probe that fails doubles that, up to `max_open_ms`.
+    """
+
+    failures: Annotated[int, msgspec.Meta(ge=0)] = 5
+    open_ms: _Positive = 1_000
+    max_open_ms: _Positive = 30_000
+
+
 class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The running engine that a model's ids are compared with (tokenext/verification.py).
 
@@ -120,6 +130,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     prefix_cache: PrefixCacheSettings = PrefixCacheSettings()
     conversations: ConversationSettings = ConversationSettings()
+    breaker: BreakerSettings = BreakerSettings()
 
 
 def load(path: Path) -> Settings:

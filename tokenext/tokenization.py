@@ -33,6 +33,9 @@ class Stopwatch:
         self._last = clock()
         self._seconds: Final[dict[Stage, float]] = {}
 
+    def now(self) -> float:
+        return self._clock()
+
     def lap(self, stage: Stage) -> None:
         """Book the time since the last lap on a stage."""
         now = self._clock()

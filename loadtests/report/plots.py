@@ -123,7 +123,11 @@ def _stacked(axis: Axes, targets: Sequence[Figures], of: Callable[[Figures], Map
         widths = [of(target).get(kind, 0.0) for target in targets]
         axis.barh(names, widths, left=left, label=kind, color=_COLOURS[number % len(_COLOURS)])
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axis.bar_label(axis.containers[-1], labels=[f"{total:.3g}" for total in left], padding=3)
+    axis.bar_label(
+        axis.containers[-1],
+        labels=[f"{total:,.0f}" if total >= 100 else f"{total:.3g}" for total in left],
+        padding=3,
+    )
     axis.margins(x=0.12)
     axis.invert_yaxis()
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

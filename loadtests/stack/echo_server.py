@@ -18,6 +18,7 @@ from aiohttp import web
 LOOPBACK: Final = "127.0.0.1"
 MAX_BODY_BYTES: Final = 1024 * 1024 * 1024
 MAX_EVENTS: Final = 100_000
+STATUS: Final = web.AppKey("status", int)
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
@@ -35,7 +36,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
         events = int(request.query.get("sse", "0"))
         interval = float(request.query.get("interval_ms", "0")) / 1000
         delay = float(request.query.get("delay_ms", "0")) / 1000
-        status = int(request.query.get("status", "200"))
+        status = int(request.query.get("status", request.app[STATUS]))
     except ValueError:
         return web.json_response({"error": "sse, interval_ms, delay_ms and status are numbers"}, status=400)
     await asyncio.sleep(delay)
@@ -59,8 +60,10 @@ async def _stream(
     return response
 
 
-def application() -> web.Application:
+def application(status: int = 200) -> web.Application:
+    """`status` is that of every answer whose request asks for no other."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app[STATUS] = status
     app.router.add_route("*", "/{path:.*}", answer)
     return app
 
@@ -68,7 +71,9 @@ def application() -> web.Application:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.stack.echo_server", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    web.run_app(application(), host=LOOPBACK, port=parser.parse_args().port, print=None)
+    parser.add_argument("--status", type=int, default=200, help="of every answer that is not asked another")
+    options = parser.parse_args()
+    web.run_app(application(options.status), host=LOOPBACK, port=options.port, print=None)
 
 
 if __name__ == "__main__":

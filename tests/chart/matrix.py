@@ -49,6 +49,7 @@ MORE: Mapping[str, Values] = {
             "limits": {"workers": 2, "deadline_ms": 1500},
             "prefixCache": {"budget_bytes": 1 << 28},
             "conversations": {"budget_bytes": 1 << 25},
+            "breaker": {"failures": 3},
             "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
             "podLabels": {"team": "a"},
             "nodeSelector": {"pool": "cpu"},

@@ -23,6 +23,7 @@ from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from tokenext import settings as settings_module
 from tokenext import tokenize_service
+from tokenext.breaker import BreakerOptions, Breakers, BreakerState
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
@@ -39,7 +40,7 @@ from tokenext.parity import ParityRecord, Verification
 from tokenext.parity_watch import ParityWatch
 from tokenext.pool import TokenizationPool
 from tokenext.prefix_tree import PrefixTree
-from tokenext.settings import Settings
+from tokenext.settings import BreakerSettings, Settings
 from tokenext.supervisor import Child, RestartPolicy, Supervisor, numbered
 
 __all__ = ["add"]
@@ -167,10 +168,11 @@ def _tell(catalog: Catalog) -> None:
 
 
 class _Observers:
-    """Hands every fact to the metrics and to the log."""
+    """Hands every fact to the metrics and to the log; owns the breakers, which a reload closes."""
 
-    def __init__(self, metrics: PrometheusObserver, log: JsonLog) -> None:
+    def __init__(self, metrics: PrometheusObserver, log: JsonLog, breaker: BreakerOptions) -> None:
         self._all = (metrics, log)
+        self.breakers = Breakers(breaker, self.breaker_changed)
 
     def exchanged(self, record: ExchangeRecord) -> None:
         for observer in self._all:
@@ -179,10 +181,15 @@ class _Observers:
     def reloaded(self, catalog: Catalog) -> None:
         for observer in self._all:
             observer.reloaded(catalog)
+        self.breakers.close_all()
 
     def reload_failed(self, problem: str) -> None:
         for observer in self._all:
             observer.reload_failed(problem)
+
+    def breaker_changed(self, model: str, state: BreakerState) -> None:
+        for observer in self._all:
+            observer.breaker_changed(model, state)
 
     def verified(self, record: ParityRecord) -> None:
         for observer in self._all:
@@ -203,7 +210,7 @@ async def _serve(
     PlatformCollector(registry=registry)
     metrics = PrometheusObserver(registry)
     log = JsonLog(_write_line, exchanges=settings.exchange_log)
-    observers = _Observers(metrics, log)
+    observers = _Observers(metrics, log, _breaker_options(settings.breaker))
     live = LiveCatalog(catalog, load, observers)
     metrics.show_models(catalog)
     log.models(catalog)
@@ -232,6 +239,7 @@ async def _serve(
         clock=time.perf_counter,
         max_body_bytes=limits.max_body_bytes,
         conversations=conversations,
+        breakers=observers.breakers,
     )
     server = Server(
         ServerOptions(
@@ -249,6 +257,7 @@ async def _serve(
             options=exchange_options,
             clock=time.perf_counter,
             conversations=conversations,
+            breakers=observers.breakers,
         ),
         services={tokenize_service.SERVICE: partial(tokenize_service.register, callout)},
     )
@@ -266,6 +275,10 @@ async def _serve(
                 await server.set_ready(ready=True)
                 await server.run_until_stopped()
     log.stopped()
+
+
+def _breaker_options(chosen: BreakerSettings) -> BreakerOptions:
+    return BreakerOptions(chosen.failures, chosen.open_ms / 1e3, chosen.max_open_ms / 1e3)
 
 
 def _stop_with_parent(server: Server) -> None:

@@ -21,6 +21,10 @@ prefix_cache:
 conversations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.tokenext.breaker }}
+breaker:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 models:
 {{- range $index, $model := .Values.models }}
 - {{- $source := ternary (include "chain.bundleFolder" (list $index $model)) $model.source $root.Values.modelStore.bundle }}
