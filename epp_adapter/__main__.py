@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
 from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import ExchangeLog, JsonLines
+from epp_adapter.exchange_record import ExchangeRecord
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
@@ -33,6 +34,7 @@ from epp_adapter.records.tokenizer import Tokenizer
 from epp_adapter.routing.fallback import FallbackStrategy, Step
 from epp_adapter.routing.load import LoadSource
 from epp_adapter.routing.round_robin import RoundRobin
+from epp_adapter.routing.strategy import RoutingStrategy
 from epp_adapter.scheduler_metrics import SchedulerMetrics
 from epp_adapter.settings import (
     DynamoSelectionSettings,
@@ -45,6 +47,7 @@ from epp_adapter.settings import (
     load_settings,
 )
 from extproc.allocator import keep_large_blocks
+from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions, TlsOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
@@ -54,6 +57,7 @@ _log = logging.getLogger("epp_adapter")
 # What sysexits and argparse agree on: 2 is a mistake in what we were given, 1 is the world around us.
 _BAD_SETTINGS: Final = 2
 _CANNOT_START: Final = 1
+_STDERR: Final = 2  # by number: whoever replaces sys.stderr has not replaced the log
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = "a pool" if endpoints is None else f"{endpoints} endpoints"
             print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
             return 0
-        _log_to_stderr()
+        writer = LineWriter(_STDERR)
+        _log_through(writer)
         keep_large_blocks()
-        uvloop.run(_serve(settings, config))
+        uvloop.run(_serve(settings, config, writer))
     except SettingsError as error:
         print(f"epp-adapter: {error}", file=sys.stderr)
         return _BAD_SETTINGS
@@ -97,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+def _log_through(writer: LineWriter) -> None:
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
@@ -120,8 +125,9 @@ class _Strategies:
             parts.shutdown()
 
 
-async def _serve(settings: Settings, config: Path) -> None:
+async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
     registry = CollectorRegistry()
+    registry.register(LostLines("epp_adapter", writer))
     metrics = Metrics(registry)
     async with AsyncExitStack() as opened:
         pool = await Pool.open(settings, config, registry, metrics.reloaded, opened)
@@ -130,7 +136,10 @@ async def _serve(settings: Settings, config: Path) -> None:
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
         async with _tokenizer(settings.tokenization) as tokenizer:
             records = _records(settings, tokenizer, metrics)
-            routing = _routing(settings, pool, strategies, metrics, records)
+            log = ExchangeLog(writer.write)
+            observers = (metrics.exchange_closed, pool.metrics.exchange_closed, log)
+            fallbacks = _with_fallbacks(settings, strategies, metrics)
+            routing = _routing(settings, pool, fallbacks, observers, records)
             background = [*pool.background, *followers]
             await _serve_routing(
                 settings, config, routing, registry, strategies, background=background, synced=pool.synced
@@ -157,20 +166,19 @@ def _records(settings: Settings, tokenizer: Tokenizer | None, metrics: Metrics) 
 
 
 def _routing(
-    settings: Settings, pool: Pool, strategies: _Strategies, metrics: Metrics, records: RecordFinder
+    settings: Settings,
+    pool: Pool,
+    strategies: Mapping[str, RoutingStrategy],
+    observers: tuple[Callable[[ExchangeRecord], None], ...],
+    records: RecordFinder,
 ) -> Routing:
     return Routing(
         endpoints=pool.endpoints,
-        strategies={
-            name: FallbackStrategy(
-                [strategies.steps[step] for step in settings.chain(name)], metrics.fell_back
-            )
-            for name in settings.strategies
-        },
+        strategies=strategies,
         default_strategy=settings.default_strategy,
         clock=time.monotonic,
         mint_id=partial(_random_uuid, Random()),  # noqa: S311  # it has to be unique, not secret
-        observers=(metrics.exchange_closed, pool.metrics.exchange_closed, ExchangeLog(sys.stderr.write)),
+        observers=observers,
         records=records,
         strategy_of={name: model.strategy for name, model in settings.models.items() if model.strategy},
         loras=frozenset(name for name, model in settings.models.items() if model.lora),
@@ -180,6 +188,15 @@ def _routing(
         destination_fallbacks=settings.destination_fallbacks,
         conformance=settings.conformance,
     )
+
+
+def _with_fallbacks(
+    settings: Settings, strategies: _Strategies, metrics: Metrics
+) -> Mapping[str, RoutingStrategy]:
+    return {
+        name: FallbackStrategy([strategies.steps[step] for step in settings.chain(name)], metrics.fell_back)
+        for name in settings.strategies
+    }
 
 
 def _random_uuid(random: Random) -> str:

@@ -91,7 +91,9 @@ class ManagedProcess:
         return self.running and (self.spec.ready is None or self.spec.ready())
 
     def tail(self) -> str:
-        """The last lines of its log."""
+        """The last lines of its log, if that is a file."""
+        if not self.log.is_file():
+            return ""
         with self.log.open(encoding="utf-8", errors="replace") as lines:
             return "".join(deque(lines, maxlen=TAIL_LINES)).rstrip()
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -18,10 +18,10 @@ class Counter:
 
     process: str
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[tuple[str, str], ...] = ()
 
     def told(self) -> str:
-        labels = ",".join(f"{key}={value}" for key, value in self.labels.items())
+        labels = ",".join(f"{key}={value}" for key, value in self.labels)
         return f"`{self.name}{{{labels}}}`" if labels else f"`{self.name}`"
 
     def value(self, chain: Chain) -> float:
@@ -29,17 +29,17 @@ class Counter:
         try:
             if self.process == "envoy":
                 return _envoy(chain.admin_urls["envoy"], self.name)
-            return metrics.total(chain.admin_urls[self.process], self.name, **self.labels)
+            return metrics.total(chain.admin_urls[self.process], self.name, **dict(self.labels))
         except (URLError, OSError):
             return 0.0
 
 
 def epp(name: str, **labels: str) -> Counter:
-    return Counter("epp-adapter", f"epp_adapter_{name}", labels)
+    return Counter("epp-adapter", f"epp_adapter_{name}", tuple(labels.items()))
 
 
 def tokenext(name: str, **labels: str) -> Counter:
-    return Counter("tokenext-0", f"tokenext_{name}", labels)
+    return Counter("tokenext-0", f"tokenext_{name}", tuple(labels.items()))
 
 
 def envoy(name: str) -> Counter:

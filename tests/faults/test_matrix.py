@@ -275,7 +275,14 @@ def full_disk(chain: Chain, name: str) -> Fault:
         chain.restart(name)
 
     refused = frozenset({500, 503}) if name == "epp-adapter" else frozenset()  # while it is restarted
-    return Fault(f"disk full for the log of {name}", strike, mend, allowed=frozenset({200}) | refused)
+    lost = tokenext if name == "tokenext-0" else epp
+    return Fault(
+        f"disk full for the log of {name} (with a restart)",
+        strike,
+        mend,
+        allowed=frozenset({200}) | refused,
+        counted=(lost("log_lines_lost_total"),),
+    )
 
 
 @contextmanager

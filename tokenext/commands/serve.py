@@ -18,6 +18,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
 
 from extproc.allocator import keep_large_blocks, return_freed_memory
+from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
@@ -46,6 +47,7 @@ from tokenext.supervisor import Child, RestartPolicy, Supervisor, numbered
 __all__ = ["add"]
 
 _CHECK_FAILED: Final = 1
+_STDOUT: Final = 1  # by number: whoever replaces sys.stdout has not replaced the log
 MAX_PROCESSES: Final = 256
 
 _DESCRIPTION: Final = """\
@@ -127,7 +129,7 @@ def _count(text: str) -> int:
 
 async def _supervise(config: Path, settings: Settings, count: int) -> int:
     """Run `count` processes of this command until told to stop. They end when this process does."""
-    log = JsonLog(_write_line, exchanges=False)
+    log = JsonLog(LineWriter(_STDOUT).write, exchanges=False)
 
     def launch(number: int) -> Awaitable[Child]:
         command = [sys.executable, "-m", "tokenext", "serve", "--config", str(config), "--supervised"]
@@ -209,7 +211,9 @@ async def _serve(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     metrics = PrometheusObserver(registry)
-    log = JsonLog(_write_line, exchanges=settings.exchange_log)
+    writer = LineWriter(_STDOUT)
+    registry.register(LostLines("tokenext", writer))
+    log = JsonLog(writer.write, exchanges=settings.exchange_log)
     observers = _Observers(metrics, log, _breaker_options(settings.breaker))
     live = LiveCatalog(catalog, load, observers)
     metrics.show_models(catalog)
@@ -295,11 +299,6 @@ def _stop_with_parent(server: Server) -> None:
 
 def _open_oracle(asked: Verification) -> AbstractAsyncContextManager[Oracle]:
     return open_oracle(asked.kind, asked.engine)
-
-
-def _write_line(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()
 
 
 @contextmanager
