@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults test-unit test-integration \
+.PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
 	bench bench-adapter bench-pick simulate load load-ui compare report capacity parity fuzz-cache e2e-vllm chart chart-live clean
 
 help:  ## say what can be made
@@ -68,6 +68,9 @@ test: $(READY)  ## run all tests: unit tests, then the chain on real parts
 
 test-slow: $(READY)  ## run the tests that take most of a minute each (5,000 bookings, the simulation, real tokenizers)
 	$(BIN)/python -m pytest -m 'slow and not faults'
+
+soak: $(READY)  ## long mixed traffic, every byte checked at both ends (MINUTES=5, MODES=default or full-duplex)
+	@$(BIN)/python -m loadtests.soak --minutes $(or $(MINUTES),5) --modes $(or $(MODES),default)
 
 faults: $(READY)  ## break every part of the chain under load; the table is in docs/operations.md (PAGE=file)
 	@$(BIN)/python -m tests.faults $(if $(PAGE),--page $(PAGE))

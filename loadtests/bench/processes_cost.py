@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loadtests.stack.processes import ManagedProcess
 
-__all__ = ["cpu_by_kind", "cpu_seconds", "memory_by_kind", "resident_megabytes"]
+__all__ = ["cpu_by_kind", "cpu_seconds", "memory_by_kind", "open_files", "resident_megabytes"]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -23,6 +23,10 @@ def resident_megabytes(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"process {pid} shows no resident memory")
+
+
+def open_files(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def cpu_by_kind(processes: Mapping[str, ManagedProcess]) -> dict[str, float]:

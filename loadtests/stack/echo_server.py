@@ -5,12 +5,15 @@
 What a client asks by query: `?sse=5&interval_ms=100` streams five events instead, that far apart; the report
 is the first of them. `?delay_ms=300` waits before the response headers, `?status=503` sets the status,
 `?brief=1` answers `{}` without looking at the body, for measurements of what is in front.
+How often each `x-soak-id` has arrived is answered at `/__seen`, as JSON `{id: times}`; `/__status?status=500`
+makes that the status of all answers from then on.
 """
 
 import argparse
 import asyncio
 import hashlib
 import json
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
@@ -18,10 +21,28 @@ from aiohttp import web
 LOOPBACK: Final = "127.0.0.1"
 MAX_BODY_BYTES: Final = 1024 * 1024 * 1024
 MAX_EVENTS: Final = 100_000
-STATUS: Final = web.AppKey("status", int)
+
+
+@dataclass(slots=True)
+class State:
+    """`status` of answers that are not asked another; `seen`: how often each x-soak-id arrived."""
+
+    status: int = 200
+    seen: dict[str, int] = field(default_factory=dict)
+
+
+STATE: Final = web.AppKey("state", State)
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
+    state = request.app[STATE]
+    if request.path == "/__seen":
+        return web.json_response(state.seen)
+    if request.path == "/__status":
+        state.status = int(request.query["status"])
+        return web.json_response({})
+    if soak_id := request.headers.get("x-soak-id"):
+        state.seen[soak_id] = state.seen.get(soak_id, 0) + 1
     body = await request.read()
     if request.query.get("brief") == "1":
         return web.json_response({})
@@ -36,7 +57,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
         events = int(request.query.get("sse", "0"))
         interval = float(request.query.get("interval_ms", "0")) / 1000
         delay = float(request.query.get("delay_ms", "0")) / 1000
-        status = int(request.query.get("status", request.app[STATUS]))
+        status = int(request.query.get("status", state.status))
     except ValueError:
         return web.json_response({"error": "sse, interval_ms, delay_ms and status are numbers"}, status=400)
     await asyncio.sleep(delay)
@@ -60,10 +81,9 @@ async def _stream(
     return response
 
 
-def application(status: int = 200) -> web.Application:
-    """`status` is that of every answer whose request asks for no other."""
+def application() -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app[STATUS] = status
+    app[STATE] = State()
     app.router.add_route("*", "/{path:.*}", answer)
     return app
 
@@ -71,9 +91,7 @@ def application(status: int = 200) -> web.Application:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.stack.echo_server", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--status", type=int, default=200, help="of every answer that is not asked another")
-    options = parser.parse_args()
-    web.run_app(application(options.status), host=LOOPBACK, port=options.port, print=None)
+    web.run_app(application(), host=LOOPBACK, port=parser.parse_args().port, print=None)
 
 
 if __name__ == "__main__":

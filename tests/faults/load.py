@@ -107,7 +107,7 @@ class Load:
         status, whole = 0, False
         try:
             async with self._session.post(f"{self.chain.url}{self.path}", json=body) as response:
-                document = await response.json(content_type=None)
+                document = await response.json(content_type=None) or {}
                 status = response.status
                 # Dynamo's mocker and the echo server both say how they know what they were asked.
                 whole = bool(document.get("choices") or document.get("sha256"))

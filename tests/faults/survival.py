@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,18 @@ class Fault:
     path: str = "/v1/chat/completions"
 
 
+async def _counted(
+    chain: Chain, counters: tuple[Counter, ...], before: Mapping[Counter, float]
+) -> dict[Counter, float]:
+    """What the counters say once all have moved, or after a while."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        after = await asyncio.to_thread(snapshot, chain, counters)
+        if all(by > 0 for by in moved(before, after).values()) or time.monotonic() > deadline:
+            return after
+        await asyncio.sleep(0.2)
+
+
 async def survive(chain: Chain, fault: Fault, outcomes: Path) -> None:
     """Nothing hangs, no answer is another one's, and once the fault is over all is as it was."""
     async with Load(chain, fault.path) as load:
@@ -48,7 +60,7 @@ async def survive(chain: Chain, fault: Fault, outcomes: Path) -> None:
         # Whatever is still wrong shows in the next second.
         await asyncio.sleep(1.0)
         await load.answered(WARM, within=BACK_SECONDS)
-        after = await asyncio.to_thread(snapshot, chain, fault.counted)
+        after = await _counted(chain, fault.counted, before)
     ended = time.monotonic()
     seen, later = load.between(struck, over), load.between(over + 3.0, ended)
     back = max((each.read - over for each in load.answers if each.status != 200), default=-1.0)

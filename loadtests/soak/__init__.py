@@ -1,0 +1,1 @@
+"""Long mixed traffic of which every byte is checked; `python -m loadtests.soak --help`."""
