@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -23,6 +24,7 @@ from epp_adapter.endpoints import EndpointSource
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import ExchangeLog, JsonLines
 from epp_adapter.exchange_record import ExchangeRecord
+from epp_adapter.gateway_metrics import GatewayMetrics
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
@@ -32,7 +34,7 @@ from epp_adapter.records.callout import CalloutTokenizer
 from epp_adapter.records.finder import RecordFinder
 from epp_adapter.records.tokenizer import Tokenizer
 from epp_adapter.routing.fallback import FallbackStrategy, Step
-from epp_adapter.routing.load import LoadSource
+from epp_adapter.routing.load import NO_LOADS, LoadSource
 from epp_adapter.routing.round_robin import RoundRobin
 from epp_adapter.routing.strategy import RoutingStrategy
 from epp_adapter.scheduler_metrics import SchedulerMetrics
@@ -129,15 +131,23 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
     registry = CollectorRegistry()
     registry.register(LostLines("epp_adapter", writer))
     metrics = Metrics(registry)
+    gateway = GatewayMetrics(registry, version=version("tokenext-chain"))
     async with AsyncExitStack() as opened:
         pool = await Pool.open(settings, config, registry, metrics.reloaded, opened)
+        gateway.watch_pool(
+            settings.endpoints.pool.name if settings.endpoints.pool else "static",
+            lambda: pool.endpoints.current().ready(),
+            pool.loads or NO_LOADS,
+        )
         strategies = _build(settings, config, pool.loads)
         followers = _followers(strategies, pool.endpoints, SchedulerMetrics(registry), str(config))
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
         async with _tokenizer(settings.tokenization) as tokenizer:
             records = _records(settings, tokenizer, metrics)
             log = ExchangeLog(writer.write)
-            observers = (metrics.exchange_closed, pool.metrics.exchange_closed, log)
+            observers = (
+                metrics.exchange_closed, pool.metrics.exchange_closed, gateway.exchange_closed, log,
+            )  # fmt: skip
             fallbacks = _with_fallbacks(settings, strategies, metrics)
             routing = _routing(settings, pool, fallbacks, observers, records)
             background = [*pool.background, *followers]

@@ -94,6 +94,7 @@ class EppExchange:
         self._found = FoundRecord(None, ())
         self._pick_seconds: float | None = None
         self._response_status = 0
+        self._priority = 0
 
     async def decide(self, request: RequestReady) -> Verdict:
         self._outcome = Outcome.UNDECIDED
@@ -159,12 +160,13 @@ class EppExchange:
     ) -> Pick:
         record = self._found.record
         model = self._model_asked_for()
+        self._priority = self._routing.rewriting.rules.rules().priority(control.objective)
         request = RoutingRequest(
             request_id=self._routing.mint_id(),
             model=model,
             token_ids=record.token_ids if record else None,
             headers=headers,
-            priority=self._routing.rewriting.rules.rules().priority(control.objective),
+            priority=self._priority,
             lora_name=model if model in self._routing.loras else "",
         )
         started = self._routing.clock()
@@ -269,6 +271,7 @@ class EppExchange:
             served=self._served,
             usage=self._reading.usage,
             rewritten=self._rewritten is not None,
+            priority=self._priority,
             total_seconds=self._routing.clock() - self._opened,
         )
 

@@ -34,7 +34,7 @@ class ExchangeRecord:
     empty. `strategy` is who picked, else empty. `pick_seconds` is None where nothing was asked to pick.
     `findings`: where a token record was looked for, and what came of it. `served` is None where no response
     was seen. `usage` is what the model server counted, where the response body could be read. `rewritten`:
-    the model server was asked for another model than the client asked for.
+    the model server was asked for another model than the client asked for. `priority` is the objective's.
     """
 
     outcome: Outcome
@@ -52,4 +52,5 @@ class ExchangeRecord:
     served: Served | None = None
     usage: Usage | None = None
     rewritten: bool = False
+    priority: int = 0
     total_seconds: float = 0.0

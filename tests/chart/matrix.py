@@ -58,6 +58,8 @@ MORE: Mapping[str, Values] = {
         },
         "networkPolicy": {"enabled": True, "metricsNamespace": "monitoring"},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True},
         "rbac": {"leases": True},
         "hub": {"tokenSecret": "hub"},
         "commonLabels": {"owner": "ml"},
