@@ -53,6 +53,7 @@ from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions, TlsOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
+from extproc.stream_metrics import StreamMetrics
 
 _log = logging.getLogger("epp_adapter")
 
@@ -230,9 +231,11 @@ async def _serve_routing(
         listen=settings.listen,
         session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
         drain_seconds=settings.drain_seconds,
+        max_streams=settings.max_streams,
         tls=TlsOptions(tls.listen, config.parent / tls.certificate, config.parent / tls.key) if tls else None,
     )
     server = Server(options, lambda: EppExchange(routing))
+    registry.register(StreamMetrics("epp_adapter", server))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(strategies.close, settings.drain_seconds)
         if settings.admin is not None:

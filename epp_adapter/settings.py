@@ -141,8 +141,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `scrape` None: no metrics are scraped. `destination_fallbacks`: how many endpoints a destination
     names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
     `require_model`: a body without a model is 400. `objectives` are priorities by name, where no pool says
-    them. `models` are by the names of tokenext's catalog. `tls` is
-    for gateways that call nothing but TLS.
+    them. `models` are by the names of tokenext's catalog. `tls` is for gateways that call nothing but TLS.
+    Requests on streams over `max_streams` are answered 429.
     """
 
     listen: str
@@ -154,6 +154,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metadata_namespace: Annotated[str, Meta(min_length=1)] = RECORD_NAMESPACE
     clear_route_cache: bool = False
     drain_seconds: Annotated[float, Meta(ge=0)] = 30.0
+    max_streams: Annotated[int, Meta(ge=1)] = 16_384
     health: HealthSettings = HealthSettings()
     scrape: ScrapeSettings | None = None
     destination_fallbacks: Annotated[int, Meta(ge=0, le=16)] = 0

@@ -40,6 +40,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Requests of up to `max_inline_bytes`, a message counted as 256 bytes more, need no thread where nothing
     waits and the engine is fast; 0: all do.
     `render_deadline_ms` and `max_prompt_chars` hold a chat template, which no deadline of a request can stop.
+    Requests on streams over `max_streams` pass unseen.
     """
 
     max_body_bytes: _Positive = 16 * 1024 * 1024
@@ -49,6 +50,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_queued: Annotated[int, msgspec.Meta(ge=0)] = 64
     max_inline_bytes: Annotated[int, msgspec.Meta(ge=0)] = 96 * 1024
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    max_streams: _Positive = 16_384
     render_deadline_ms: _Positive = 1000
     max_prompt_chars: _Positive = 32 * 1024 * 1024
 

@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
+from extproc.errors import ChainError
 from extproc.events import RequestReady, ResponseEvent, Termination
 from extproc.verdict import NO_EDIT, PASS, ResponseEdit, Verdict
 
-__all__ = ["Exchange", "PassingExchange"]
+__all__ = ["Exchange", "PassingExchange", "RefusingExchange"]
 
 
 class Exchange(Protocol):
@@ -49,3 +50,14 @@ class PassingExchange:
 
     async def close(self, termination: Termination) -> None:
         pass
+
+
+class RefusingExchange(PassingExchange):
+    """Answers every request with one error."""
+
+    def __init__(self, error: ChainError) -> None:
+        self._error = error
+
+    async def decide(self, request: RequestReady) -> Verdict:
+        del request
+        raise self._error

@@ -18,9 +18,9 @@ from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_gr
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
-from extproc.errors import ChainError, InternalError, PeerProtocolError
+from extproc.errors import ChainError, InternalError, OverloadedError, PeerProtocolError
 from extproc.events import RequestReady, ResponseEvent, Termination
-from extproc.exchange import Exchange
+from extproc.exchange import Exchange, PassingExchange, RefusingExchange
 from extproc.session import Replies, Session, SessionOptions
 from extproc.verdict import NO_EDIT, PASS
 
@@ -41,6 +41,8 @@ Register = Callable[[Any], None]
 
 # A million ids are 5.3 MB as base64, and Envoy repeats metadata beside the body; gRPC's default is 4 MiB.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+# A stream lives as long as its response, and takes some 20 KB: minutes of a busy gateway's requests.
+DEFAULT_MAX_STREAMS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class ServerOptions:
 
     `fail_open`: what a crash of an exchange means for its request. True lets it pass unchanged, False answers
     500. `drain_seconds`: how long open streams may still run after SIGTERM. `tls` is served beside `listen`,
-    which stays as it is: probes cannot speak TLS.
+    which stays as it is: probes cannot speak TLS. Of streams over `max_streams` nothing is looked at: their
+    requests pass where we fail open, and are answered 429 otherwise.
     """
 
     listen: str
@@ -67,22 +70,40 @@ class ServerOptions:
     drain_seconds: float = 30.0
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     tls: TlsOptions | None = None
+    max_streams: int = DEFAULT_MAX_STREAMS
 
 
 class ExternalProcessor:
     """Serves ext_proc streams: one Session and one Exchange each."""
 
     def __init__(
-        self, open_exchange: Callable[[], Exchange], options: SessionOptions, *, fail_open: bool
+        self,
+        open_exchange: Callable[[], Exchange],
+        options: SessionOptions,
+        *,
+        fail_open: bool,
+        max_streams: int = DEFAULT_MAX_STREAMS,
     ) -> None:
         self._open_exchange = open_exchange
         self._options = options
         self._fail_open = fail_open
+        self._max_streams = max_streams
+        self.streams_open = 0
+        self.streams_refused = 0
+
+    def _open(self) -> Exchange:
+        if self.streams_open < self._max_streams:
+            return self._open_exchange()
+        self.streams_refused += 1
+        if self._fail_open:
+            return PassingExchange()
+        return RefusingExchange(OverloadedError("the endpoint picker has too many open streams"))
 
     async def process(self, _: Any, context: Any) -> None:
         """One stream, from Envoy's first message to its end."""
         session = Session(self._options)
-        exchange = self._open_exchange()
+        exchange = self._open()
+        self.streams_open += 1
         waiting = termination = Termination.ENDED
         try:
             # Between messages gRPC reports a reset as their end or as a cancellation, by chance:
@@ -105,6 +126,7 @@ class ExternalProcessor:
             _log.warning("stream ended: %s", error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
+            self.streams_open -= 1
             await asyncio.shield(exchange.close(termination))
 
     async def _decide(
@@ -163,10 +185,21 @@ class Server:
             ]
         )
         self._health = health_aio.HealthServicer()
-        self._processor = ExternalProcessor(open_exchange, options.session, fail_open=options.fail_open)
+        self._processor = ExternalProcessor(
+            open_exchange, options.session, fail_open=options.fail_open, max_streams=options.max_streams
+        )
         self._stopping = asyncio.Event()
         self.address = options.listen
         self.tls_address: str | None = None
+
+    @property
+    def streams_open(self) -> int:
+        return self._processor.streams_open
+
+    @property
+    def streams_refused(self) -> int:
+        """Since the start, over `max_streams`."""
+        return self._processor.streams_refused
 
     async def start(self) -> None:
         """Bind and serve; liveness is on, readiness is off. From here on SIGTERM and SIGINT drain.

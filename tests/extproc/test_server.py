@@ -122,6 +122,53 @@ def certificate(tmp_path):
     return TlsOptions("127.0.0.1:0", tmp_path / "tls.crt", tmp_path / "tls.key")
 
 
+class TestStreamLimit:
+    async def hold(self, channel, exchange):
+        """A stream that stays open."""
+        stream = opened(channel)
+        await stream.write(first())
+        await exchange.deciding.wait()
+        return stream
+
+    async def test_over_it_a_service_that_fails_closed_answers_429_without_a_look(self):
+        exchange = RecordingExchange()
+        async with serving(exchange, max_streams=1) as (server, channel):
+            held = await self.hold(channel, exchange)
+            reply = await one_reply(opened(channel))
+            assert reply.immediate_response.status.code == 429
+            assert json.loads(reply.immediate_response.body)["error"]["code"] == "overloaded"
+            assert server.streams_refused == 1
+            await held.done_writing()
+
+    async def test_over_it_a_service_that_fails_open_lets_pass(self):
+        exchange = RecordingExchange()
+        async with serving(exchange, max_streams=1, fail_open=True) as (server, channel):
+            held = await self.hold(channel, exchange)
+            reply = await one_reply(opened(channel))
+            assert reply.WhichOneof("response") == "request_headers"
+            assert (header_changes(reply).set, header_changes(reply).removed) == ({}, [])
+            assert server.streams_refused == 1
+            await held.done_writing()
+
+    async def test_a_stream_that_ends_makes_room(self):
+        exchange = RecordingExchange()
+        async with serving(exchange, max_streams=1) as (server, channel):
+            held = await self.hold(channel, exchange)
+            await held.done_writing()
+            async with asyncio.timeout(5):
+                await exchange.is_closed.wait()
+            reply = await one_reply(opened(channel))
+            assert reply.WhichOneof("response") == "request_headers"
+            assert server.streams_refused == 0
+
+
+async def one_reply(stream):
+    await stream.write(first())
+    reply = await stream.read()
+    await stream.done_writing()
+    return reply
+
+
 async def test_with_a_certificate_the_same_service_is_served_over_tls_beside_the_plain_one(certificate):
     async with serving(PassingExchange(), tls=certificate) as (server, plain):
         credentials = grpc.ssl_channel_credentials(certificate.certificate.read_bytes())

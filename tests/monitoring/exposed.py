@@ -15,7 +15,10 @@ from epp_adapter.records.tokenizer import CalloutFault
 from epp_adapter.routing.load import NO_LOADS
 from epp_adapter.routing.strategy import StrategyFault
 from epp_adapter.scheduler_metrics import SchedulerMetrics
+from extproc.exchange import PassingExchange
 from extproc.line_writer import LineWriter, LostLines
+from extproc.server import Server, ServerOptions
+from extproc.stream_metrics import StreamMetrics
 from extproc.token_metadata import RecordFault
 from tokenext.conversations import ConversationSnapshot
 from tokenext.declined import SkipReason
@@ -59,6 +62,7 @@ def all_series() -> dict[str, Series]:
     tokenext.watch_conversations(lambda: ConversationSnapshot(0, 0, 0, 0, 0, 0))
     for service in ("tokenext", "epp_adapter"):
         registry.register(LostLines(service, LineWriter(-1)))
+        registry.register(StreamMetrics(service, Server(ServerOptions("unix:/none"), PassingExchange)))
     ProcessCollector(registry=registry)
     Metrics(registry)
     PoolMetrics(registry)

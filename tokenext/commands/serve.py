@@ -22,6 +22,7 @@ from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
+from extproc.stream_metrics import StreamMetrics
 from tokenext import settings as settings_module
 from tokenext import tokenize_service
 from tokenext.breaker import BreakerOptions, Breakers, BreakerState
@@ -253,6 +254,7 @@ async def _serve(
             ),
             fail_open=True,
             drain_seconds=limits.drain_seconds,
+            max_streams=limits.max_streams,
         ),
         lambda: TokenizeExchange(
             catalog=live.current,
@@ -265,6 +267,7 @@ async def _serve(
         ),
         services={tokenize_service.SERVICE: partial(tokenize_service.register, callout)},
     )
+    registry.register(StreamMetrics("tokenext", server))
     with closing(pool), _metrics_server(settings.admin, registry):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:

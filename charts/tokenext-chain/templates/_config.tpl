@@ -66,6 +66,7 @@ tls:
   key: /etc/epp-tls/tls.key
 {{- end }}
 drain_seconds: {{ .Values.epp.drainSeconds }}
+max_streams: {{ .Values.epp.maxStreams }}
 clear_route_cache: {{ .Values.epp.clearRouteCache }}
 require_model: {{ .Values.epp.requireModel }}
 destination_fallbacks: {{ .Values.epp.destinationFallbacks }}
