@@ -16,8 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import msgspec
 import uvloop
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
 from epp_adapter.endpoints import EndpointSource
@@ -48,6 +49,8 @@ from epp_adapter.settings import (
     listen_address,
     load_settings,
 )
+from epp_adapter.status_page import RecentPicks, sections
+from extproc.admin import AdminPages, Section, serve_admin
 from extproc.allocator import keep_large_blocks
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions, TlsOptions
@@ -132,6 +135,7 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
     registry = CollectorRegistry()
     registry.register(LostLines("epp_adapter", writer))
     metrics = Metrics(registry)
+    picks = RecentPicks()
     gateway = GatewayMetrics(registry, version=version("tokenext-chain"))
     async with AsyncExitStack() as opened:
         pool = await Pool.open(settings, config, registry, metrics.reloaded, opened)
@@ -147,14 +151,24 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
             records = _records(settings, tokenizer, metrics)
             log = ExchangeLog(writer.write)
             observers = (
-                metrics.exchange_closed, pool.metrics.exchange_closed, gateway.exchange_closed, log,
+                metrics.exchange_closed, pool.metrics.exchange_closed, gateway.exchange_closed,
+                picks.exchange_closed, log,
             )  # fmt: skip
             fallbacks = _with_fallbacks(settings, strategies, metrics)
             routing = _routing(settings, pool, fallbacks, observers, records)
             background = [*pool.background, *followers]
             await _serve_routing(
-                settings, config, routing, registry, strategies, background=background, synced=pool.synced
-            )
+                settings, config, routing, registry, strategies,
+                background=background,
+                synced=pool.synced,
+                status=lambda: _status(pool, metrics, picks),
+            )  # fmt: skip
+
+
+def _status(pool: Pool, metrics: Metrics, picks: RecentPicks) -> Sequence[Section]:
+    endpoints = pool.endpoints.current().endpoints
+    loads = (pool.loads or NO_LOADS).loads([endpoint.address for endpoint in endpoints])
+    return sections(endpoints, pool.health.usable(endpoints), loads, metrics.outcomes(), picks.last())
 
 
 def _tokenizer(settings: TokenizationSettings) -> AbstractAsyncContextManager[Tokenizer | None]:
@@ -225,6 +239,7 @@ async def _serve_routing(
     *,
     background: Sequence[Callable[[], Coroutine[Any, Any, Any]]],
     synced: Callable[[], Awaitable[None]],
+    status: Callable[[], Sequence[Section]],
 ) -> None:
     tls = settings.tls
     options = ServerOptions(
@@ -240,11 +255,16 @@ async def _serve_routing(
         stack.push_async_callback(strategies.close, settings.drain_seconds)
         if settings.admin is not None:
             host, port = listen_address(settings.admin)
-            http, thread = start_http_server(port, host, registry)
-            _log.info("metrics on %s:%d", host, http.server_port)
-            stack.callback(thread.join)
-            stack.callback(http.server_close)
-            stack.callback(http.shutdown)
+            pages = AdminPages(
+                service="epp-adapter",
+                version=version("tokenext-chain"),
+                registry=registry,
+                ready=lambda: server.ready,
+                config=lambda: msgspec.to_builtins(settings),
+                sections=status,
+            )
+            bound = stack.enter_context(serve_admin(host, port, pages))
+            _log.info("metrics on %s:%d", host, bound)
         await server.start()
 
         async def announce() -> None:

@@ -73,6 +73,15 @@ class Metrics:
         self._ready.set_function(ready_endpoints)
         self._bookings.set_function(bookings_active)
 
+    def outcomes(self) -> dict[tuple[str, str], float]:
+        """Exchanges since the start, by outcome and strategy. Another thread may ask."""
+        return {
+            (sample.labels["outcome"], sample.labels["strategy"]): sample.value
+            for family in self._requests.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+
     def exchange_closed(self, record: ExchangeRecord) -> None:
         strategy = record.strategy or _NOBODY
         self._request(record.outcome, strategy).inc()

@@ -105,6 +105,11 @@ class Breakers:
             self._by_model[model] = breaker
         return breaker
 
+    def state(self, model: str) -> BreakerState:
+        """Only reads: another thread may ask."""
+        breaker = self._by_model.get(model)
+        return BreakerState.CLOSED if breaker is None else breaker.state
+
     def close_all(self) -> None:
         """Forget what was: files that were loaded anew have not failed yet."""
         self._by_model.clear()

@@ -119,6 +119,15 @@ class PrometheusObserver:
         self._rounds.labels(record.model, record.report.finding).inc()
         self._mismatch.labels(record.model).set(0 if handoff_allowed(record.standing) else 1)
 
+    def outcomes(self) -> dict[tuple[str, str, str], float]:
+        """Requests since the start, by model, outcome and reason. Another thread may ask."""
+        return {
+            (sample.labels["model"], sample.labels["outcome"], sample.labels["reason"]): sample.value
+            for family in self._requests.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+
     def breaker_changed(self, model: str, state: BreakerState) -> None:
         self._breaker_open.labels(model).set(0 if state is BreakerState.CLOSED else 1)
         self._breaker_changes.labels(model, state).inc()

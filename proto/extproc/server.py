@@ -189,8 +189,14 @@ class Server:
             open_exchange, options.session, fail_open=options.fail_open, max_streams=options.max_streams
         )
         self._stopping = asyncio.Event()
+        self._ready = False
         self.address = options.listen
         self.tls_address: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """What health answers."""
+        return self._ready
 
     @property
     def streams_open(self) -> int:
@@ -235,6 +241,7 @@ class Server:
         return f"{tls.listen.rpartition(':')[0]}:{port}"
 
     async def set_ready(self, *, ready: bool) -> None:
+        self._ready = ready
         status = (
             health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         )

@@ -8,15 +8,17 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import uvloop
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from extproc.admin import AdminPages, serve_admin
 from extproc.allocator import keep_large_blocks, return_freed_memory
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
@@ -24,7 +26,7 @@ from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
 from tokenext import settings as settings_module
-from tokenext import tokenize_service
+from tokenext import status_page, tokenize_service
 from tokenext.breaker import BreakerOptions, Breakers, BreakerState
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
@@ -55,7 +57,7 @@ _DESCRIPTION: Final = """\
 Serve ext_proc for the models of a settings file. A small one:
 
   listen: 127.0.0.1:9000            # or unix:/run/tokenext.sock
-  admin: 127.0.0.1:9090             # Prometheus /metrics
+  admin: 127.0.0.1:9090             # Prometheus /metrics, and a status page for people at /
   models:
   - name: qwen3                     # what clients put into "model"
     aliases: [Qwen/Qwen3-8B]
@@ -268,7 +270,21 @@ async def _serve(
         services={tokenize_service.SERVICE: partial(tokenize_service.register, callout)},
     )
     registry.register(StreamMetrics("tokenext", server))
-    with closing(pool), _metrics_server(settings.admin, registry):
+    pages = AdminPages(
+        service="tokenext",
+        version=version("tokenext-chain"),
+        registry=registry,
+        ready=lambda: server.ready,
+        config=lambda: msgspec.to_builtins(settings),
+        sections=lambda: status_page.sections(
+            live.current(),
+            observers.breakers,
+            metrics.outcomes(),
+            tree.snapshot() if tree else None,
+            conversations.snapshot() if conversations else None,
+        ),
+    )
+    with closing(pool), _admin(settings.admin, pages):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:
             with _reload_on_hangup(live, watch):
@@ -305,21 +321,17 @@ def _open_oracle(asked: Verification) -> AbstractAsyncContextManager[Oracle]:
 
 
 @contextmanager
-def _metrics_server(address: str | None, registry: CollectorRegistry) -> Iterator[None]:
+def _admin(address: str | None, pages: AdminPages) -> Iterator[None]:
     if address is None:
         yield
         return
     host, _, port = address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
-    except OSError as error:
-        raise SettingsError("admin", f"cannot listen on {address}: {error.strerror}") from None
-    try:
+    with ExitStack() as opened:
+        try:
+            opened.enter_context(serve_admin(host, int(port), pages))
+        except OSError as error:
+            raise SettingsError("admin", f"cannot listen on {address}: {error.strerror}") from None
         yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
