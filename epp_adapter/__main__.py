@@ -45,6 +45,7 @@ from epp_adapter.settings import (
     InternalSettings,
     Settings,
     StrategySettings,
+    TlsSettings,
     TokenizationSettings,
     listen_address,
     load_settings,
@@ -53,10 +54,11 @@ from epp_adapter.status_page import RecentPicks, sections
 from extproc.admin import AdminPages, Section, serve_admin
 from extproc.allocator import keep_large_blocks
 from extproc.line_writer import LineWriter, LostLines
-from extproc.server import Server, ServerOptions, TlsOptions
+from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
+from extproc.tls import TlsOptions
 
 _log = logging.getLogger("epp_adapter")
 
@@ -247,7 +249,7 @@ async def _serve_routing(
         session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
         drain_seconds=settings.drain_seconds,
         max_streams=settings.max_streams,
-        tls=TlsOptions(tls.listen, config.parent / tls.certificate, config.parent / tls.key) if tls else None,
+        tls=_tls_options(tls, config.parent) if tls else None,
     )
     server = Server(options, lambda: EppExchange(routing))
     registry.register(StreamMetrics("epp_adapter", server))
@@ -278,6 +280,11 @@ async def _serve_routing(
             _log.info("serving on %s with %d endpoints", server.address, known)
 
         await _run(server, [*background, announce])
+
+
+def _tls_options(tls: TlsSettings, folder: Path) -> TlsOptions:
+    client_ca = None if tls.client_ca is None else folder / tls.client_ca
+    return TlsOptions(tls.listen, folder / tls.certificate, folder / tls.key, client_ca)
 
 
 async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> None:

@@ -126,12 +126,14 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`listen` is host:port, beside the plain one. `certificate` and `key` are PEM files, relative to the
-    settings file, read at start.
+    settings file, read again when they change. `client_ca`: who must have signed a client's certificate;
+    None: anybody may call.
     """
 
     listen: str
     certificate: Annotated[str, Meta(min_length=1)]
     key: Annotated[str, Meta(min_length=1)]
+    client_ca: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,9 +7,9 @@ exchange, write those replies. Everything that can go wrong ends in `close`, whi
 import asyncio
 import logging
 import signal
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -22,9 +22,10 @@ from extproc.errors import ChainError, InternalError, OverloadedError, PeerProto
 from extproc.events import RequestReady, ResponseEvent, Termination
 from extproc.exchange import Exchange, PassingExchange, RefusingExchange
 from extproc.session import Replies, Session, SessionOptions
+from extproc.tls import Certificates, TlsOptions
 from extproc.verdict import NO_EDIT, PASS
 
-__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Register", "Server", "ServerOptions", "TlsOptions"]
+__all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Register", "Server", "ServerOptions"]
 
 _log = logging.getLogger(__name__)
 _END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
@@ -43,15 +44,6 @@ Register = Callable[[Any], None]
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # A stream lives as long as its response, and takes some 20 KB: minutes of a busy gateway's requests.
 DEFAULT_MAX_STREAMS: Final = 16_384
-
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """One more address, host:port, that speaks TLS. The files are PEM and read at start."""
-
-    listen: str
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +225,9 @@ class Server:
         await self._server.start()
 
     def _listen_tls(self, tls: TlsOptions) -> str:
-        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
         try:
-            port = self._server.add_secure_port(tls.listen, grpc.ssl_server_credentials([pair]))
-        except RuntimeError as error:
+            port = self._server.add_secure_port(tls.listen, Certificates(tls).credentials())
+        except (RuntimeError, ssl.SSLError) as error:
             raise OSError(f"cannot listen on {tls.listen} with {tls.certificate}") from error
         return f"{tls.listen.rpartition(':')[0]}:{port}"
 

@@ -20,7 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extproc.errors import OverloadedError, PeerProtocolError
 from extproc.events import BodyMode, ResponseStarted, ResponseTrailers, Termination
 from extproc.exchange import PassingExchange
-from extproc.server import HEALTH_SERVICES, Server, ServerOptions, TlsOptions
+from extproc.server import HEALTH_SERVICES, Server, ServerOptions
+from extproc.tls import TlsOptions
 from extproc.verdict import PASS, ResponseEdit, Verdict
 from tests.extproc.envoy_messages import (
     header_changes,
