@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-pick simulate load load-ui compare report capacity parity fuzz-cache e2e-vllm chart chart-live clean
+	bench bench-adapter bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -124,6 +124,10 @@ fuzz-cache: $(READY)  ## 20,000 hostile conversations per tokenizer: cached ids 
 	@for model in $(FUZZED); do \
 		$(BIN)/python -m tests.fuzz_prefix_cache --conversations 20000 --model $$model || exit 1; \
 	done; echo "fuzz-cache: 0 differences over 20,000 conversations for each of: $(FUZZED)"
+
+fuzz: $(READY)  ## fuzz all that reads what others send (SECONDS=600, TARGETS="session record")
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz $(TARGETS) $(if $(SECONDS),--seconds $(SECONDS))
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
 	@$(BIN)/python -m tests.e2e_vllm

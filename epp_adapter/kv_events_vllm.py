@@ -145,7 +145,7 @@ class VllmEventStream:
         self._next = sequence + 1
         try:
             self._apply(payload)
-        except (KvEventError, msgspec.DecodeError, OverflowError):
+        except (KvEventError, msgspec.DecodeError, UnicodeDecodeError, OverflowError):
             self._observe(StreamOutcome.MALFORMED, 1)
             self._drop_knowledge()
 
