@@ -97,6 +97,12 @@ def address(value: Address) -> core.Address:
     return core.Address(socket_address=core.SocketAddress(address=value.host, port_value=value.port))
 
 
+# Envoy resets a connection on which so many frames of 16 KB wait to be sent, and all streams on it with it;
+# its default is 10,000. Where bodies are streamed to a processor, each piece has all metadata beside it: a few
+# requests of a million ids (5 MB) at once reach that, and the streams they take along are other clients'.
+MAX_FRAMES: Final = 1_000_000
+
+
 def grpc_cluster(name: str, endpoints: tuple[Address, ...]) -> cluster_api.Cluster:
     """The processes of one ext_proc service, least loaded first."""
     if not endpoints:
@@ -113,7 +119,7 @@ def grpc_cluster(name: str, endpoints: tuple[Address, ...]) -> cluster_api.Clust
             HTTP_OPTIONS: protobuf.Any.pack(
                 upstream_http.HttpProtocolOptions(
                     explicit_http_config=upstream_http.HttpProtocolOptionsExplicitHttpConfig(
-                        http2_protocol_options=core.Http2ProtocolOptions()
+                        http2_protocol_options=core.Http2ProtocolOptions(max_outbound_frames=MAX_FRAMES)
                     )
                 )
             )
