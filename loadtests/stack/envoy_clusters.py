@@ -98,7 +98,7 @@ def address(value: Address) -> core.Address:
 
 
 # Envoy resets a connection on which so many frames of 16 KB wait to be sent, and all streams on it with it;
-# its default is 10,000. Where bodies are streamed to a processor, each piece has all metadata beside it: a few
+# its default is 10,000. Where bodies are streamed to a processor, each piece has all metadata beside it: some
 # requests of a million ids (5 MB) at once reach that, and the streams they take along are other clients'.
 MAX_FRAMES: Final = 1_000_000
 
