@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,37 +19,36 @@ import msgspec
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from epp_adapter.dynamo_wiring import CannotJoinError, DynamoParts, build_dynamo
-from epp_adapter.endpoints import EndpointSource
+from epp_adapter.dynamo_wiring import CannotJoinError
 from epp_adapter.exchange import EppExchange, Routing
 from epp_adapter.exchange_log import ExchangeLog, JsonLines
 from epp_adapter.exchange_record import ExchangeRecord
 from epp_adapter.gateway_metrics import GatewayMetrics
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
-from epp_adapter.internal_wiring import InternalParts, build_internal, event_follower
 from epp_adapter.metrics import Metrics
 from epp_adapter.pool_sources import CannotDiscoverError, check_endpoints_file
 from epp_adapter.pool_wiring import Pool
 from epp_adapter.records.callout import CalloutTokenizer
 from epp_adapter.records.finder import RecordFinder
 from epp_adapter.records.tokenizer import Tokenizer
-from epp_adapter.routing.fallback import FallbackStrategy, Step
-from epp_adapter.routing.load import NO_LOADS, LoadSource
-from epp_adapter.routing.round_robin import RoundRobin
+from epp_adapter.routing.load import NO_LOADS
 from epp_adapter.routing.strategy import RoutingStrategy
 from epp_adapter.scheduler_metrics import SchedulerMetrics
 from epp_adapter.settings import (
-    DynamoSelectionSettings,
-    DynamoSettings,
-    InternalSettings,
     Settings,
-    StrategySettings,
     TlsSettings,
     TokenizationSettings,
     listen_address,
     load_settings,
 )
 from epp_adapter.status_page import RecentPicks, sections
+from epp_adapter.strategy_wiring import (
+    Strategies,
+    build_internals,
+    build_strategies,
+    followers,
+    with_fallbacks,
+)
 from extproc.admin import AdminPages, Section, serve_admin
 from extproc.allocator import keep_large_blocks
 from extproc.line_writer import LineWriter, LostLines
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(config, listen=parsed.listen, admin=parsed.admin)
         if parsed.check:
             endpoints = check_endpoints_file(settings, config)
-            _build_internals(settings, config)
+            build_internals(settings, config)
             found = "a pool" if endpoints is None else f"{endpoints} endpoints"
             print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
             return 0
@@ -116,23 +114,6 @@ def _log_through(writer: LineWriter) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-@dataclass(slots=True)
-class _Strategies:
-    """The configured strategies by name, and what has to be ended with them."""
-
-    steps: dict[str, Step] = field(default_factory=dict)
-    dynamo: list[DynamoParts] = field(default_factory=list)
-    internal: list[InternalParts] = field(default_factory=list)
-
-    def bookings_active(self) -> int:
-        return sum(parts.bookings_active() for parts in self.dynamo)
-
-    async def close(self, seconds: float) -> None:
-        for parts in self.dynamo:
-            await parts.close(seconds)
-            parts.shutdown()
-
-
 async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
     registry = CollectorRegistry()
     registry.register(LostLines("epp_adapter", writer))
@@ -146,8 +127,14 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
             lambda: pool.endpoints.current().ready(),
             pool.loads or NO_LOADS,
         )
-        strategies = _build(settings, config, pool.loads)
-        followers = _followers(strategies, pool.endpoints, SchedulerMetrics(registry), str(config))
+        strategies = build_strategies(settings, config, pool.loads)
+        following = followers(
+            strategies,
+            pool.endpoints,
+            SchedulerMetrics(registry),
+            source=str(config),
+            nats_server=os.environ.get("NATS_SERVER", "nats://127.0.0.1:4222"),
+        )
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
         async with _tokenizer(settings.tokenization) as tokenizer:
             records = _records(settings, tokenizer, metrics)
@@ -156,9 +143,9 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
                 metrics.exchange_closed, pool.metrics.exchange_closed, gateway.exchange_closed,
                 picks.exchange_closed, log,
             )  # fmt: skip
-            fallbacks = _with_fallbacks(settings, strategies, metrics)
-            routing = _routing(settings, pool, fallbacks, observers, records)
-            background = [*pool.background, *followers]
+            asked = with_fallbacks(settings, strategies, metrics)
+            routing = _routing(settings, pool, asked, observers, records)
+            background = [*pool.background, *following]
             await _serve_routing(
                 settings, config, routing, registry, strategies,
                 background=background,
@@ -170,7 +157,7 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
 def _status(pool: Pool, metrics: Metrics, picks: RecentPicks) -> Sequence[Section]:
     endpoints = pool.endpoints.current().endpoints
     loads = (pool.loads or NO_LOADS).loads([endpoint.address for endpoint in endpoints])
-    return sections(endpoints, pool.health.usable(endpoints), loads, metrics.outcomes(), picks.last())
+    return sections(endpoints, pool.health.is_set_aside, loads, metrics.outcomes(), picks.last())
 
 
 def _tokenizer(settings: TokenizationSettings) -> AbstractAsyncContextManager[Tokenizer | None]:
@@ -217,15 +204,6 @@ def _routing(
     )
 
 
-def _with_fallbacks(
-    settings: Settings, strategies: _Strategies, metrics: Metrics
-) -> Mapping[str, RoutingStrategy]:
-    return {
-        name: FallbackStrategy([strategies.steps[step] for step in settings.chain(name)], metrics.fell_back)
-        for name in settings.strategies
-    }
-
-
 def _random_uuid(random: Random) -> str:
     """A UUID of version 4, in a fifth of the time that uuid4 takes to ask the kernel for one."""
     digits = f"{random.getrandbits(128):032x}"
@@ -237,7 +215,7 @@ async def _serve_routing(
     config: Path,
     routing: Routing,
     registry: CollectorRegistry,
-    strategies: _Strategies,
+    strategies: Strategies,
     *,
     background: Sequence[Callable[[], Coroutine[Any, Any, Any]]],
     synced: Callable[[], Awaitable[None]],
@@ -299,65 +277,6 @@ async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, 
         if len(failed.exceptions) == 1 and isinstance(failed.exceptions[0], OSError):
             raise failed.exceptions[0] from None
         raise
-
-
-def _build(settings: Settings, config: Path, loads: LoadSource | None) -> _Strategies:
-    built = _Strategies(internal=_build_internals(settings, config, loads))
-    for parts in built.internal:
-        built.steps[parts.strategy.name] = Step(parts.strategy)
-    for name, chosen in settings.strategies.items():
-        if not isinstance(chosen, InternalSettings):
-            built.steps[name] = _step(name, chosen, built, str(config))
-    return built
-
-
-def _build_internals(
-    settings: Settings, config: Path, loads: LoadSource | None = None
-) -> list[InternalParts]:
-    interval = settings.scrape.interval_ms / 1e3 if settings.scrape else 0.0
-    return [
-        build_internal(
-            name,
-            chosen,
-            config.parent,
-            clock=time.monotonic,
-            random=Random(chosen.seed),  # noqa: S311  # balances load; nobody gains by guessing it
-            loads=loads,
-            scrape_seconds=interval,
-        )
-        for name, chosen in settings.strategies.items()
-        if isinstance(chosen, InternalSettings)
-    ]
-
-
-def _followers(
-    strategies: _Strategies, endpoints: EndpointSource, metrics: SchedulerMetrics, source: str
-) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
-    """What keeps the strategies' knowledge fresh; each is to run until the process ends."""
-    found: list[Callable[[], Coroutine[Any, Any, Any]]] = [
-        partial(parts.follow, endpoints) for parts in strategies.dynamo if parts.follow is not None
-    ]
-    for parts in strategies.internal:
-        name = parts.strategy.name
-        metrics.watch(name, parts.strategy.requests_in_flight, parts.prefix_blocks)
-        follower = event_follower(
-            parts,
-            endpoints,
-            metrics.kv_events(name),
-            nats_server=os.environ.get("NATS_SERVER", "nats://127.0.0.1:4222"),
-            source=f"{source}: strategies.{name}",
-        )
-        if follower is not None:
-            found.append(follower)
-    return found
-
-
-def _step(name: str, chosen: StrategySettings, built: _Strategies, source: str) -> Step:
-    if not isinstance(chosen, DynamoSettings | DynamoSelectionSettings):  # internal ones are built already
-        return Step(RoundRobin(name))
-    parts = build_dynamo(name, chosen, source)
-    built.dynamo.append(parts)
-    return parts.step
 
 
 if __name__ == "__main__":

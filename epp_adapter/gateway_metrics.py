@@ -26,6 +26,8 @@ __all__ = ["GatewayMetrics"]
 _MODEL: Final = ("model_name", "target_model_name", "fairness_id", "priority")
 _OLD_MODEL: Final = ("model_name", "target_model_name")
 _UNKNOWN: Final = "unknown"
+_OTHER: Final = "other"
+MAX_MODELS: Final = 1_000  # the reference's bound
 _SECONDS: Final = (
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60,
     120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600,
@@ -98,15 +100,26 @@ class GatewayMetrics:
         self._seconds_of = cache(self._seconds.labels)
         self._input_of = cache(self._input.labels)
         self._cached_of = cache(self._cached.labels)
+        self._output_of = cache(self._output.labels)
+        self._models: set[str] = set()
 
     def watch_pool(self, name: str, ready: Callable[[], tuple[Endpoint, ...]], loads: LoadSource) -> None:
         """Show a pool's ready endpoints and their load, as they are when metrics are read."""
         self._registry.register(_PoolCollector(name, ready, loads))
 
+    def _label(self, model: str) -> str:
+        """Records name models of tokenext's catalog; should something else write them, this is the bound."""
+        if model in self._models:
+            return model
+        if len(self._models) >= MAX_MODELS:
+            return _OTHER
+        self._models.add(model)
+        return model
+
     def exchange_closed(self, record: ExchangeRecord) -> None:
         if record.outcome is Outcome.RESPONSE_ONLY:
             return
-        model = record.model or _UNKNOWN
+        model = self._label(record.model or _UNKNOWN)
         labels = (model, "rewritten" if record.rewritten else model, "", str(record.priority))
         self._request_of(*labels).inc()
         self._seconds_of(*labels).observe(record.total_seconds)
@@ -117,7 +130,7 @@ class GatewayMetrics:
         if record.cached_tokens is not None:
             self._cached_of(*labels).observe(record.cached_tokens)
         if record.usage is not None:
-            self._output.labels(*labels).observe(record.usage.completion_tokens)
+            self._output_of(*labels).observe(record.usage.completion_tokens)
         code = _ERRORS.get(record.outcome)
         if code is None and record.response_status >= _SERVER_ERROR:
             code = "ModelServerError"

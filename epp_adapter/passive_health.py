@@ -170,6 +170,11 @@ class PassiveHealth:
     def down(self) -> int:
         return sum(record.down for record in tuple(self._records.values()))
 
+    def is_set_aside(self, endpoint: Endpoint) -> bool:
+        """Only reads: another thread may ask."""
+        record = self._records.get(_key(endpoint))
+        return record is not None and record.aside_until is not None
+
     def usable(self, candidates: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """The candidates that nothing is known against; else those that are only suspected; may be empty."""
         if not self._records:

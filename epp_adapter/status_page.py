@@ -1,7 +1,7 @@
 """What the status page of the picker shows: endpoints, strategies, requests, and the last picks."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,19 +32,20 @@ class RecentPicks:
 
 def sections(
     endpoints: Sequence[Endpoint],
-    usable: Sequence[Endpoint],
+    is_set_aside: Callable[[Endpoint], bool],
     loads: Sequence[EndpointLoad | None],
     outcomes: Mapping[tuple[str, str], float],
     picks: Sequence[ExchangeRecord],
 ) -> Sequence[Section]:
-    """`usable`: those that nothing is known against. `loads` are in the order of `endpoints`. `outcomes`:
-    requests since the start, by outcome and strategy.
-    """
+    """`loads` are in the order of `endpoints`; `outcomes` are requests since the start, by both labels."""
     return (
         Section(
             "Endpoints",
             ("endpoint", "Dynamo instance", "state", "waiting", "running", "KV cache used"),
-            [_endpoint(each, each in usable, load) for each, load in zip(endpoints, loads, strict=True)],
+            [
+                _endpoint(each, _state(each, is_set_aside), load)
+                for each, load in zip(endpoints, loads, strict=True)
+            ],
         ),
         Section(
             "Requests since the start",
@@ -59,8 +60,13 @@ def sections(
     )
 
 
-def _endpoint(endpoint: Endpoint, usable: bool, load: EndpointLoad | None) -> Sequence[object]:
-    state = "not ready" if not endpoint.ready else "ready" if usable else "set aside"
+def _state(endpoint: Endpoint, is_set_aside: Callable[[Endpoint], bool]) -> str:
+    if not endpoint.ready:
+        return "not ready"
+    return "set aside" if is_set_aside(endpoint) else "ready"
+
+
+def _endpoint(endpoint: Endpoint, state: str, load: EndpointLoad | None) -> Sequence[object]:
     instance = endpoint.dynamo_instance_id or "-"
     if load is None:
         return (endpoint.address, instance, state, "-", "-", "-")

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -20,9 +20,7 @@ from tokenext.turns import Remembered
 __all__ = ["Attempt"]
 
 # What a request can do nothing for, or not much: the model is at fault, or late.
-_TOKENIZERS_FAULT: Final = frozenset(
-    {SkipReason.ENGINE_FAILED, SkipReason.RENDER_DEADLINE, SkipReason.DEADLINE}
-)
+_FAULTS: Final = frozenset({SkipReason.ENGINE_FAILED, SkipReason.RENDER_DEADLINE, SkipReason.DEADLINE})
 _MESSAGE_BYTES: Final = 256  # to render a message takes as long as so many bytes of text
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
@@ -71,27 +69,34 @@ class Attempt:
             if isinstance(request, ChatRequest)
             else len(text)
         )
-        running = pool.run(
+        running = partial(
+            pool.run,
             job,
             deadline_seconds=deadline_seconds,
             inline_bytes=size if model.engine.quick else None,
         )
         if breakers is None:
-            self.tokenized = await running
+            self.tokenized = await running()
         else:
-            self.tokenized = await self._guarded(breakers.of(model.name), running)
+            # Whoever asks for less time than is usual has only itself to blame.
+            faults = _FAULTS if deadline_seconds is None else _FAULTS - {SkipReason.DEADLINE}
+            self.tokenized = await self._guarded(breakers.of(model.name), running, faults)
         return self.tokenized
 
-    async def _guarded(self, breaker: Breaker, running: Coroutine[Any, Any, Tokenized]) -> Tokenized:
+    async def _guarded(
+        self,
+        breaker: Breaker,
+        run: Callable[[], Coroutine[Any, Any, Tokenized]],
+        faults: Collection[SkipReason],
+    ) -> Tokenized:
         if not breaker.admit(self.watch.now()):
-            running.close()
             raise Declined(SkipReason.BREAKER_OPEN)
-        failed: bool | None = True  # also by an exception that nobody expects
+        failed: bool | None = True  # also by an exception that nobody expects; None: it tells nothing
         try:
-            tokenized = await running
+            tokenized = await run()
             failed = False
         except Declined as declined:
-            failed = True if declined.reason in _TOKENIZERS_FAULT else None
+            failed = True if declined.reason in faults else None
             raise
         except asyncio.CancelledError:
             failed = None
@@ -101,7 +106,8 @@ class Attempt:
                 breaker.left(self.watch.now())
             elif failed:
                 breaker.failed(self.watch.now())
-        breaker.succeeded()
+            else:
+                breaker.succeeded()
         return tokenized
 
     def record(self, outcome: Outcome, reason: str, request_id: str = "") -> ExchangeRecord:

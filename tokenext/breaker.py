@@ -60,10 +60,8 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        self._failures = self._openings = 0
-        # Also where a request from before the breaker opened ends well: it is as good as a probe.
-        if self.state is not BreakerState.CLOSED:
-            self._become(BreakerState.CLOSED)
+        """Also a request from before the breaker opened closes it: it is as good as a probe."""
+        self.close()
 
     def failed(self, now: float) -> None:
         self._failures += 1
@@ -77,6 +75,12 @@ class Breaker:
         if self.state is BreakerState.PROBING:
             self._open_until = now  # the next request is the probe
             self._become(BreakerState.OPEN)
+
+    def close(self) -> None:
+        """Begin anew. What is still under way may report, and counts as any other request."""
+        self._failures = self._openings = 0
+        if self.state is not BreakerState.CLOSED:
+            self._become(BreakerState.CLOSED)
 
     def _open(self, now: float) -> None:
         options = self._options
@@ -111,5 +115,6 @@ class Breakers:
         return BreakerState.CLOSED if breaker is None else breaker.state
 
     def close_all(self) -> None:
-        """Forget what was: files that were loaded anew have not failed yet."""
-        self._by_model.clear()
+        """Files that were loaded anew have not failed yet."""
+        for breaker in self._by_model.values():
+            breaker.close()

@@ -77,7 +77,7 @@ class Bookings:
         self._abandoned: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Task[None]] = set()
         self._freeing = 0
-        self._quiet: asyncio.Event | None = None  # once somebody waits for the last of them
+        self._ended = asyncio.Event()  # something that is waited for at the close
 
     @property
     def active(self) -> int:
@@ -137,24 +137,21 @@ class Bookings:
             _log.info("a booking was gone before it was freed: %s", error)
         finally:
             self._freeing -= 1
-            self._tell_if_quiet()
+            self._ended.set()
         self._held.discard(booking_id)
 
     async def close(self, seconds: float) -> None:
         """Wait until what is being freed is free, `seconds` at most. Nothing may be booked any more."""
-        self._quiet = asyncio.Event()
-        self._tell_if_quiet()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), seconds)
-
-    def _tell_if_quiet(self) -> None:
-        if self._quiet is not None and not (self._freeing or self._abandoned or self._releases):
-            self._quiet.set()
+            async with asyncio.timeout(seconds):
+                while self._freeing or self._abandoned or self._releases:
+                    self._ended.clear()
+                    await self._ended.wait()
 
     def _own(self, work: Coroutine[Any, Any, None], owner: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         def ended(task: asyncio.Task[None]) -> None:
             owner.discard(task)
-            self._tell_if_quiet()
+            self._ended.set()
 
         task = asyncio.create_task(work)
         owner.add(task)

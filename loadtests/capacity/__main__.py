@@ -89,7 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     options.out.mkdir(parents=True, exist_ok=True)
-    document = {"machine": machine(), "model": model.name, "added_ms": options.added_ms, "found": found}
+    told = {
+        "added_ms": options.added_ms,
+        "seconds": options.seconds,
+        "connections": CONNECTIONS,
+        "tokens": TOKENS,
+    }
+    document = {"machine": machine(), "model": model.name, "parameters": told, "found": found}
     (options.out / "capacity.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     rates = ", ".join(f"{what} {row['requests_per_second']:.0f}/s" for what, row in found.items())

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
@@ -18,6 +17,7 @@ from loadtests.bench.model_choice import HELP, choose
 from loadtests.bench.processes_cost import cpu_by_kind, memory_by_kind
 from loadtests.compare.contenders import CONTENDERS
 from loadtests.load import corpus, record, samples
+from loadtests.load.arguments import above_zero, count
 from loadtests.load.corpus import CorpusError
 from loadtests.load.locust_run import Run, send
 from loadtests.load.record import Round, TargetRecord
@@ -79,17 +79,15 @@ def _compare(
 ) -> tuple[TargetRecord, ...]:
     rounds: dict[str, list[Round]] = {name: [] for name in chains}
     names = list(chains)
-    began = time.monotonic()
     with Progress(console=console, transient=True) as progress:
         shown = progress.add_task("", total=(options.rounds + 1) * len(names))
         for number in range(options.rounds + 1):
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 what = f"round {number} of {options.rounds}" if number else "warming up"
                 progress.update(shown, description=f"{what}: {name}")
-                started = time.monotonic() - began
                 done = _round(options, chains[name], folder / name, number)
                 if number:
-                    rounds[name].append(msgspec.structs.replace(done, began=round(started, 3)))
+                    rounds[name].append(done)
                 progress.advance(shown)
     return tuple(
         TargetRecord(
@@ -122,24 +120,18 @@ def _round(options: argparse.Namespace, chain: Chain, folder: Path, number: int)
     seconds = time.monotonic() - started
     after = cpu_by_kind(chain.processes)
     spent = {kind: round(value - before.get(kind, 0.0), 4) for kind, value in after.items()}
-    return Round(f"{folder.name}/{path.name}", 0.0, round(seconds, 3), spent)
+    return Round(f"{folder.name}/{path.name}", round(seconds, 3), spent)
 
 
 def _sum_up(folder: Path, targets: Sequence[TargetRecord]) -> int:
-    count = failed = 0
+    total = failed = 0
     for target in targets:
         for each in target.rounds:
             for sample in samples.read(folder / each.samples):
-                count += 1
+                total += 1
                 failed += bool(sample.failure)
-    print(f"compare: {len(targets)} targets, {count} requests, {failed} failed; {folder}")
-    return 1 if failed or not count else 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number of 1 or more")
-    return int(text)
+    print(f"compare: {len(targets)} targets, {total} requests, {failed} failed; {folder}")
+    return 1 if failed or not total else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -155,17 +147,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("targets", nargs="*", metavar="TARGET", help="which (all)")
     add("--model", default="qwen3", help=HELP)
     add("--workload", choices=list(WORKLOADS), default="mixed", help="what users do (%(default)s)")
-    add("--users", type=_positive, default=6, metavar="N", help="at once (%(default)s)")
-    add("--asks", type=_positive, default=8, metavar="N", help="requests of a user in a round (%(default)s)")
-    add("--rounds", type=_positive, default=5, metavar="N", help="that count (%(default)s)")
+    add("--users", type=count, default=6, metavar="N", help="at once (%(default)s)")
+    add("--asks", type=count, default=8, metavar="N", help="requests of a user in a round (%(default)s)")
+    add("--rounds", type=count, default=5, metavar="N", help="that count (%(default)s)")
     add("--think-seconds", type=float, default=0.5, metavar="S", help="mean pause of a user (%(default)s)")
-    add("--max-tokens", type=_positive, default=32, metavar="N", help="of each reply (%(default)s)")
+    add("--max-tokens", type=count, default=32, metavar="N", help="of each reply (%(default)s)")
     add("--seed", type=int, default=1, metavar="N", help="of everything that is drawn (%(default)s)")
     add("--corpus", type=Path, metavar="FILE", help="conversations, ShareGPT-style JSON (a small own corpus)")
-    add("--workers", type=_positive, default=2, metavar="N", help="of each target (%(default)s)")
-    add("--speedup", type=float, default=1.0, metavar="X",
+    add("--workers", type=count, default=2, metavar="N", help="of each target (%(default)s)")
+    add("--speedup", type=above_zero, default=1.0, metavar="X",
         help="of the mocker against its own model of a GPU (%(default)s)")  # fmt: skip
-    add("--blocks", type=_positive, default=8_192, metavar="N", help="of a worker's cache (%(default)s)")
+    add("--blocks", type=count, default=8_192, metavar="N", help="of a worker's cache (%(default)s)")
     add("--out", type=Path, metavar="DIR", help="for results (a new folder in .load)")
     options = parser.parse_args(arguments)
     options.targets = options.targets or list(CONTENDERS)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from loadtests.bench.processes_cost import cpu_by_kind, memory_by_kind
 from loadtests.load import corpus, record, results, samples, trace
+from loadtests.load.arguments import above_zero, count, share
 from loadtests.load.corpus import CorpusError
 from loadtests.load.locust_run import Run, bar, send, show
 from loadtests.load.record import Round, TargetRecord
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             before, began = cpu_by_kind(processes), time.monotonic()
             with bar(console, run.total_seconds(entries)) as progress:
                 send(run, target, folder, progress)
-            done = Round(run.samples.name, 0.0, time.monotonic() - began, _spent(before, processes))
+            done = Round(run.samples.name, time.monotonic() - began, _spent(before, processes))
             held = memory_by_kind(processes)
     except (CorpusError, TraceError, TargetError, ModelError, EnvoyConfigError, OSError) as error:
         print(f"load: {error}", file=sys.stderr)
@@ -137,26 +138,6 @@ def _told(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError("a share from 0 to 1")
-    return share
-
-
-def _speed(text: str) -> float:
-    speed = float(text)
-    if not speed > 0:
-        raise argparse.ArgumentTypeError("more than 0")
-    return speed
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number of 1 or more")
-    return int(text)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.load",
@@ -168,25 +149,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--host", default="", metavar="URL", help="ask this server (default: start the local stack)")
     add("--model", metavar="NAME", help="with --host: its name there; else a model directory or hub id")
     add("--workload", choices=list(WORKLOADS), default="mixed", help="what users do (%(default)s)")
-    add("--users", type=_positive, default=8, metavar="N", help="at once (%(default)s)")
-    add("--spawn-rate", type=_positive, metavar="N", help="users that begin per second (all at once)")
-    add("--seconds", type=_positive, default=120, metavar="N", help="that count (%(default)s)")
+    add("--users", type=count, default=8, metavar="N", help="at once (%(default)s)")
+    add("--spawn-rate", type=count, metavar="N", help="users that begin per second (all at once)")
+    add("--seconds", type=count, default=120, metavar="N", help="that count (%(default)s)")
     add("--warm-up-seconds", type=int, default=5, metavar="N", help="before them (%(default)s)")
     add("--corpus", type=Path, metavar="FILE", help="conversations, ShareGPT-style JSON (a small own corpus)")
     add("--trace", type=Path, metavar="FILE", help="replay this trace (Mooncake's form), not a workload")
-    add("--trace-speed", type=_speed, default=1.0, metavar="X", help="2: in half the time (%(default)s)")
+    add("--trace-speed", type=above_zero, default=1.0, metavar="X", help="2: in half the time (%(default)s)")
     add("--seed", type=int, default=1, metavar="N", help="of everything that is drawn (%(default)s)")
     add("--think-seconds", type=float, default=1.0, metavar="S", help="mean pause of a user (%(default)s)")
-    add("--stream-share", type=_share, default=1.0, metavar="X", help="of replies (%(default)s)")
+    add("--stream-share", type=share, default=1.0, metavar="X", help="of replies (%(default)s)")
     add(
         "--abort-share",
-        type=_share,
+        type=share,
         default=0.0,
         metavar="X",
         help="of streams, that the client leaves (%(default)s)",
     )
-    add("--max-tokens", type=_positive, default=64, metavar="N", help="of each reply (%(default)s)")
-    add("--workers", type=_positive, default=2, metavar="N", help="of the local stack (%(default)s)")
+    add("--max-tokens", type=count, default=64, metavar="N", help="of each reply (%(default)s)")
+    add("--workers", type=count, default=2, metavar="N", help="of the local stack (%(default)s)")
     add("--out", type=Path, metavar="DIR", help="for results (a new folder in .load)")
     add("--ui", action="store_true", help="serve locust's page on http://127.0.0.1:8089 and wait there")
     options = parser.parse_args(arguments)

@@ -18,13 +18,12 @@ class RecordError(ValueError):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One turn of a target. `samples` is a file of the folder, `began` in seconds since the whole began.
+    """One turn of a target. `samples` is a file of the folder.
 
     `cpu_seconds`: spent meanwhile by each kind of process; empty where they are not ours to look at.
     """
 
     samples: str
-    began: float
     seconds: float
     cpu_seconds: Mapping[str, float] = {}
 

@@ -6,12 +6,16 @@ must only read. Nothing of a request is shown, so nothing here is secret but wha
 
 import contextlib
 import json
+import logging
 import re
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from threading import Thread
 from typing import Any, Final
 
@@ -19,6 +23,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 __all__ = ["AdminPages", "Section", "masked", "serve_admin"]
+
+_log = logging.getLogger(__name__)
 
 _METRICS: Final = "/metrics"
 _JSON: Final = "application/json"
@@ -60,8 +66,7 @@ class AdminPages:
 @contextlib.contextmanager
 def serve_admin(host: str, port: int, pages: AdminPages) -> Iterator[int]:
     """Serve until the block is left; gives the port. Raises OSError where the address cannot be bound."""
-    server = ThreadingHTTPServer((host.strip("[]"), port), _handler(pages))
-    server.daemon_threads = True
+    server = _server_of(host.strip("[]"))((host.strip("[]"), port), _handler(pages))
     thread = Thread(target=server.serve_forever, name="admin", daemon=True)
     thread.start()
     try:
@@ -70,6 +75,29 @@ def serve_admin(host: str, port: int, pages: AdminPages) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's look for the host's name, which may ask a DNS server."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Into the log, and not as a bare traceback; who leaves before the answer is no news."""
+        del request, client_address
+        if not isinstance(sys.exception(), ConnectionError):
+            _log.warning("an admin page failed", exc_info=True)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _server_of(host: str) -> type[_Server]:
+    return _Server6 if ":" in host else _Server
 
 
 def masked(value: Any, key: str = "") -> Any:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp_adapter.endpoints import Endpoint
 from epp_adapter.exchange_record import ExchangeRecord, Outcome
-from epp_adapter.gateway_metrics import GatewayMetrics
+from epp_adapter.gateway_metrics import MAX_MODELS, GatewayMetrics
 from epp_adapter.response_body import Usage
 from epp_adapter.routing.load import NO_LOADS, EndpointLoad, FixedLoads
 from extproc.events import Termination
@@ -105,6 +105,13 @@ def test_an_answer_of_400_is_the_clients_and_no_error_of_the_pool(registry, metr
 def test_a_stream_that_was_no_request_counts_as_none(registry, metrics):
     metrics.exchange_closed(exchange(Outcome.RESPONSE_ONLY))
     assert value(registry, "llm_d_epp_request_total") is None
+
+
+def test_the_number_of_model_names_is_bounded(registry, metrics):
+    for number in range(MAX_MODELS + 5):
+        metrics.exchange_closed(exchange(model=f"m-{number}"))
+    assert value(registry, "llm_d_epp_request_total", model_name="other") == 5
+    assert value(registry, "llm_d_epp_request_total", model_name="m-0") == 1
 
 
 def test_the_averages_are_over_endpoints_of_which_a_reading_is_known(registry, metrics):

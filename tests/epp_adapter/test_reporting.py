@@ -126,13 +126,6 @@ def test_an_exchange_has_the_time_of_its_end_as_every_line_has(lines):
     assert len(set(times)) == 3
 
 
-def test_a_line_that_cannot_be_written_fails_no_exchange():
-    def write(line: str) -> None:
-        raise OSError(28, "no space left on device")
-
-    ExchangeLog(write)(ROUTED)
-
-
 def test_an_exception_stays_on_one_line(lines):
     logging.getLogger("epp_adapter").error("it failed", exc_info=ValueError("first\nsecond"))
     assert lines[0]["message"] == "it failed"

@@ -97,6 +97,20 @@ def test_a_head_request_has_no_body(url):
         assert (response.status, response.read(), response.headers["content-length"]) == (200, b"", "3")
 
 
+def test_it_listens_on_ipv6_too(service):
+    with serve_admin("[::1]", 0, service.pages) as port:
+        assert get(f"http://[::1]:{port}/healthz")[0] == 200
+
+
+def test_a_page_that_fails_is_one_record_of_the_log_and_the_next_one_answers(url, service, caplog):
+    service.rows = [[1, 2], 7]  # no row
+    with pytest.raises(OSError, match=r"closed|reset"):
+        get(url)
+    assert [record.message for record in caplog.records] == ["an admin page failed"]
+    service.rows = []
+    assert get(url)[0] == 200
+
+
 def test_an_address_in_use_is_an_os_error(url, service):
     taken = int(url.rpartition(":")[2])
     with pytest.raises(OSError, match="in use"), serve_admin("127.0.0.1", taken, service.pages):

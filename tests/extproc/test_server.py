@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from extproc.errors import OverloadedError, PeerProtocolError
 from extproc.events import BodyMode, ResponseStarted, ResponseTrailers, Termination
 from extproc.exchange import PassingExchange
 from extproc.server import HEALTH_SERVICES, Server, ServerOptions
+from extproc.stream_metrics import StreamMetrics
 from extproc.tls import TlsOptions
 from extproc.verdict import PASS, ResponseEdit, Verdict
 from tests.extproc.envoy_messages import (
@@ -139,6 +141,10 @@ class TestStreamLimit:
             assert reply.immediate_response.status.code == 429
             assert json.loads(reply.immediate_response.body)["error"]["code"] == "overloaded"
             assert server.streams_refused == 1
+            registry = CollectorRegistry()
+            registry.register(StreamMetrics("a_service", server))
+            assert registry.get_sample_value("a_service_streams_open") >= 1
+            assert registry.get_sample_value("a_service_streams_refused_total") == 1
             await held.done_writing()
 
     async def test_over_it_a_service_that_fails_open_lets_pass(self):

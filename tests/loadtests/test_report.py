@@ -21,8 +21,8 @@ def sample(at=0.0, **changes) -> Sample:
 
 
 ROUNDS = (
-    Round("a/1.jsonl", 0.0, 4.0, {"envoy": 0.2, "tokenext": 0.4}),
-    Round("a/2.jsonl", 100.0, 4.0, {"envoy": 0.2, "tokenext": 0.4}),
+    Round("a/1.jsonl", 4.0, {"envoy": 0.2, "tokenext": 0.4}),
+    Round("a/2.jsonl", 4.0, {"envoy": 0.2, "tokenext": 0.4}),
 )
 TARGET = TargetRecord("a", "the first one", ROUNDS, {"envoy": 50.0})
 SAMPLES = [
@@ -34,7 +34,7 @@ SAMPLES = [
 @pytest.fixture
 def folder(tmp_path):
     """A recorded comparison of two targets; the second one's name and words are hostile."""
-    second = TargetRecord("<b>", "it & that", (Round("b.jsonl", 4.0, 4.0),))
+    second = TargetRecord("<b>", "it & that", (Round("b.jsonl", 4.0),))
     record.write(tmp_path, "Two targets", {"seed": 1}, (TARGET, second))
     (tmp_path / "a").mkdir()
     for each, written in zip(ROUNDS, SAMPLES, strict=True):
@@ -109,7 +109,7 @@ class TestPage:
         ]
 
     def test_pictures_of_what_nobody_measured_are_left_out(self, tmp_path):
-        record.write(tmp_path, "One", {}, (TargetRecord("a", "", (Round("s", 0.0, 1.0),)),))
+        record.write(tmp_path, "One", {}, (TargetRecord("a", "", (Round("s", 1.0),)),))
         (tmp_path / "s").write_bytes(samples.write_line(sample(first=None, prompt_tokens=0)))
         assert main([str(tmp_path)]) == 0
         assert [path.name for path in tmp_path.glob("*.png")] == ["over-time.png"]

@@ -10,6 +10,7 @@ from extproc.events import Headers, RequestReady, StaticMetadata
 from extproc.verdict import PASS
 from tests.tokenext.models import chat_body, fake_model
 from tokenext.breaker import Breaker, BreakerOptions, Breakers, BreakerState
+from tokenext.callout import Callout, Prompt
 from tokenext.catalog import Catalog
 from tokenext.engine import EngineError, FakeEngine
 from tokenext.exchange import ExchangeOptions, OnOversize, TokenizeExchange
@@ -221,6 +222,35 @@ class TestExchanges:
             await probe
         bench.engine.gate.set()
         assert (await bench.send()).metadata
+
+    async def test_a_caller_with_little_time_opens_nothing(self, bench):
+        bench.engine.gate.clear()
+        callout = Callout(
+            catalog=lambda: bench.catalog,
+            pool=bench.pool,
+            observer=bench.observer,
+            clock=lambda: bench.now,
+            max_body_bytes=1_000,
+            breakers=bench.breakers,
+        )
+        prompt = Prompt("/v1/chat/completions", json.dumps(chat_body(model="m")).encode())
+        for _ in range(5):
+            assert await callout.answer([prompt], deadline_seconds=0.01) == ["deadline"]
+        assert bench.changes == []
+
+    async def test_a_probe_that_a_reload_overtakes_leaves_the_breaker_closed(self, bench):
+        bench.engine.broken = True
+        for _ in range(3):
+            await bench.send()
+        bench.now = 1.0
+        bench.engine.gate.clear()
+        probe = asyncio.create_task(bench.send())
+        await asyncio.sleep(0.01)
+        bench.breakers.close_all()
+        bench.engine.gate.set()
+        await probe
+        assert bench.changes[-1] == ("m", BreakerState.CLOSED)
+        assert bench.breakers.state("m") is BreakerState.CLOSED
 
     async def test_a_reload_closes_it(self, bench):
         bench.engine.broken = True

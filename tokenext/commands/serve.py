@@ -3,11 +3,9 @@
 import argparse
 import asyncio
 import gc
-import os
 import signal
-import sys
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -27,25 +25,25 @@ from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
 from tokenext import settings as settings_module
 from tokenext import status_page, tokenize_service
-from tokenext.breaker import BreakerOptions, Breakers, BreakerState
+from tokenext.breaker import BreakerOptions, Breakers
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
+from tokenext.commands.processes import stop_with_parent, supervise
 from tokenext.conversations import Conversations
 from tokenext.exchange import ExchangeOptions, TokenizeExchange
 from tokenext.json_log import JsonLog
 from tokenext.live_catalog import LiveCatalog
 from tokenext.loading import load_catalog
 from tokenext.metrics import PrometheusObserver
-from tokenext.observer import ExchangeRecord
+from tokenext.observers import Observers
 from tokenext.oracle import Oracle
 from tokenext.oracles.opening import open_oracle
-from tokenext.parity import ParityRecord, Verification
+from tokenext.parity import Verification
 from tokenext.parity_watch import ParityWatch
 from tokenext.pool import TokenizationPool
 from tokenext.prefix_tree import PrefixTree
 from tokenext.settings import BreakerSettings, Settings
-from tokenext.supervisor import Child, RestartPolicy, Supervisor, numbered
 
 __all__ = ["add"]
 
@@ -116,8 +114,9 @@ def _run(options: argparse.Namespace) -> int:
         _tell(catalog)
         return OK
     if options.processes > 1:
+        log = JsonLog(LineWriter(_STDOUT).write, exchanges=False)
         del catalog  # it was loaded to say at once what is wrong; every process loads its own
-        status: int = uvloop.run(_supervise(options.config, settings, options.processes))
+        status: int = uvloop.run(supervise(options.config, settings, options.processes, log))
         return status
     uvloop.run(_serve(settings, catalog, load, tree, supervised=options.supervised))
     return OK
@@ -128,25 +127,6 @@ def _count(text: str) -> int:
     if not 1 <= number <= MAX_PROCESSES:
         raise argparse.ArgumentTypeError(f"a whole number from 1 to {MAX_PROCESSES}")
     return number
-
-
-async def _supervise(config: Path, settings: Settings, count: int) -> int:
-    """Run `count` processes of this command until told to stop. They end when this process does."""
-    log = JsonLog(LineWriter(_STDOUT).write, exchanges=False)
-
-    def launch(number: int) -> Awaitable[Child]:
-        command = [sys.executable, "-m", "tokenext", "serve", "--config", str(config), "--supervised"]
-        command += ["--listen", numbered(settings.listen, number)]
-        if settings.admin is not None:
-            command += ["--admin", numbered(settings.admin, number)]
-        return asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-
-    loop = asyncio.get_running_loop()
-    supervisor = Supervisor(launch, count, policy=RestartPolicy(), clock=loop.time, observe=log.process_ended)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.forward, signal.SIGHUP)
-    return await supervisor.run()
 
 
 def _settings(config: Path, listen: str | None, admin: str | None) -> Settings:
@@ -172,35 +152,6 @@ def _tell(catalog: Catalog) -> None:
         print(f"  prefix cache {model.prefix_cache}")
 
 
-class _Observers:
-    """Hands every fact to the metrics and to the log; owns the breakers, which a reload closes."""
-
-    def __init__(self, metrics: PrometheusObserver, log: JsonLog, breaker: BreakerOptions) -> None:
-        self._all = (metrics, log)
-        self.breakers = Breakers(breaker, self.breaker_changed)
-
-    def exchanged(self, record: ExchangeRecord) -> None:
-        for observer in self._all:
-            observer.exchanged(record)
-
-    def reloaded(self, catalog: Catalog) -> None:
-        for observer in self._all:
-            observer.reloaded(catalog)
-        self.breakers.close_all()
-
-    def reload_failed(self, problem: str) -> None:
-        for observer in self._all:
-            observer.reload_failed(problem)
-
-    def breaker_changed(self, model: str, state: BreakerState) -> None:
-        for observer in self._all:
-            observer.breaker_changed(model, state)
-
-    def verified(self, record: ParityRecord) -> None:
-        for observer in self._all:
-            observer.verified(record)
-
-
 async def _serve(
     settings: Settings,
     catalog: Catalog,
@@ -217,7 +168,8 @@ async def _serve(
     writer = LineWriter(_STDOUT)
     registry.register(LostLines("tokenext", writer))
     log = JsonLog(writer.write, exchanges=settings.exchange_log)
-    observers = _Observers(metrics, log, _breaker_options(settings.breaker))
+    observers = Observers(metrics, log)
+    breakers = Breakers(_breaker_options(settings.breaker), observers.breaker_changed)
     live = LiveCatalog(catalog, load, observers)
     metrics.show_models(catalog)
     log.models(catalog)
@@ -246,7 +198,7 @@ async def _serve(
         clock=time.perf_counter,
         max_body_bytes=limits.max_body_bytes,
         conversations=conversations,
-        breakers=observers.breakers,
+        breakers=breakers,
     )
     server = Server(
         ServerOptions(
@@ -265,7 +217,7 @@ async def _serve(
             options=exchange_options,
             clock=time.perf_counter,
             conversations=conversations,
-            breakers=observers.breakers,
+            breakers=breakers,
         ),
         services={tokenize_service.SERVICE: partial(tokenize_service.register, callout)},
     )
@@ -278,7 +230,7 @@ async def _serve(
         config=lambda: msgspec.to_builtins(settings),
         sections=lambda: status_page.sections(
             live.current(),
-            observers.breakers,
+            breakers,
             metrics.outcomes(),
             tree.snapshot() if tree else None,
             conversations.snapshot() if conversations else None,
@@ -287,13 +239,13 @@ async def _serve(
     with closing(pool), _admin(settings.admin, pages):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:
-            with _reload_on_hangup(live, watch):
+            with _reload_on_hangup(live, watch, breakers):
                 try:
                     await server.start()
                 except OSError as error:
                     raise SettingsError("listen", str(error)) from None
                 if supervised:
-                    _stop_with_parent(server)
+                    stop_with_parent(server)
                 log.serving(server.address)
                 await server.set_ready(ready=True)
                 await server.run_until_stopped()
@@ -302,18 +254,6 @@ async def _serve(
 
 def _breaker_options(chosen: BreakerSettings) -> BreakerOptions:
     return BreakerOptions(chosen.failures, chosen.open_ms / 1e3, chosen.max_open_ms / 1e3)
-
-
-def _stop_with_parent(server: Server) -> None:
-    """Stop when the pipe from the supervisor closes: however it ended, nobody would end us any more."""
-
-    def read() -> None:
-        if not os.read(sys.stdin.fileno(), 1):
-            loop.remove_reader(sys.stdin)
-            server.stop()
-
-    loop = asyncio.get_running_loop()
-    loop.add_reader(sys.stdin, read)
 
 
 def _open_oracle(asked: Verification) -> AbstractAsyncContextManager[Oracle]:
@@ -335,12 +275,13 @@ def _admin(address: str | None, pages: AdminPages) -> Iterator[None]:
 
 
 @contextmanager
-def _reload_on_hangup(live: LiveCatalog, watch: ParityWatch) -> Iterator[None]:
+def _reload_on_hangup(live: LiveCatalog, watch: ParityWatch, breakers: Breakers) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
     async def load_again() -> None:
         if await live.reload():
+            breakers.close_all()
             await asyncio.to_thread(return_freed_memory)
             watch.follow()
 

@@ -12,13 +12,12 @@ from loadtests.stack.chain import Chain
 
 __all__ = ["Answer", "Load", "Seen"]
 
-CONNECTIONS = 6
 CLIENT_SECONDS = 30.0  # a client that waits longer has been hung up on
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`status` 0: no HTTP response came; `whole`: a 200 whose body is the reply to what was asked."""
+    """`status` 0: no HTTP response came; `whole`: a 200 whose body is a whole reply."""
 
     sent: float
     read: float
@@ -50,21 +49,38 @@ class Load:
 
     chain: Chain
     path: str = "/v1/chat/completions"
+    connections: int = 6
     answers: list[Answer] = field(default_factory=list)
 
     async def __aenter__(self):
         self._stop = asyncio.Event()
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+        connector = aiohttp.TCPConnector(limit=self.connections)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=CLIENT_SECONDS)
         )
-        self._tasks = [asyncio.create_task(self._talk(number)) for number in range(CONNECTIONS)]
+        self._tasks = [asyncio.create_task(self._talk(number)) for number in range(self.connections)]
+        await self.grow(20)
         return self
 
     async def __aexit__(self, *_):
         self._stop.set()
         await asyncio.gather(*self._tasks)
         await self._session.close()
+
+    @property
+    def statuses(self) -> list[int]:
+        return [each.status for each in self.answers]
+
+    @property
+    def slowest(self) -> float:
+        return max(each.read - each.sent for each in self.answers)
+
+    async def grow(self, count: int, *, within: float = 20.0) -> None:
+        """Wait for so many more answers of any kind. Raises TimeoutError."""
+        wanted = len(self.answers) + count
+        async with asyncio.timeout(within):
+            while len(self.answers) < wanted:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
 
     def between(self, start: float, end: float) -> Seen:
         """What became of requests that touched this span of time."""
