@@ -29,6 +29,7 @@ from epp_adapter.metrics import Metrics
 from epp_adapter.pool_sources import CannotDiscoverError, check_endpoints_file
 from epp_adapter.pool_wiring import Pool
 from epp_adapter.records.callout import CalloutTokenizer
+from epp_adapter.records.callout_tls import callout_tls
 from epp_adapter.records.finder import RecordFinder
 from epp_adapter.records.tokenizer import Tokenizer
 from epp_adapter.routing.load import NO_LOADS
@@ -36,7 +37,6 @@ from epp_adapter.routing.strategy import RoutingStrategy
 from epp_adapter.scheduler_metrics import SchedulerMetrics
 from epp_adapter.settings import (
     Settings,
-    TlsSettings,
     TokenizationSettings,
     listen_address,
     load_settings,
@@ -56,7 +56,7 @@ from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
-from extproc.tls import TlsOptions
+from extproc.tls import tls_options
 
 _log = logging.getLogger("epp_adapter")
 
@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.check:
             endpoints = check_endpoints_file(settings, config)
             build_internals(settings, config)
+            tls_options(settings.tls, config)
+            callout_tls(settings.tokenization.tls, config)
             found = "a pool" if endpoints is None else f"{endpoints} endpoints"
             print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
             return 0
@@ -136,7 +138,7 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
             nats_server=os.environ.get("NATS_SERVER", "nats://127.0.0.1:4222"),
         )
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
-        async with _tokenizer(settings.tokenization) as tokenizer:
+        async with _tokenizer(settings.tokenization, config) as tokenizer:
             records = _records(settings, tokenizer, metrics)
             log = ExchangeLog(writer.write)
             observers = (
@@ -160,10 +162,11 @@ def _status(pool: Pool, metrics: Metrics, picks: RecentPicks) -> Sequence[Sectio
     return sections(endpoints, pool.health.is_set_aside, loads, metrics.outcomes(), picks.last())
 
 
-def _tokenizer(settings: TokenizationSettings) -> AbstractAsyncContextManager[Tokenizer | None]:
+def _tokenizer(settings: TokenizationSettings, config: Path) -> AbstractAsyncContextManager[Tokenizer | None]:
     if settings.address is None:
         return nullcontext()
-    return CalloutTokenizer(settings.address, deadline_seconds=settings.deadline_ms / 1e3)
+    tls = callout_tls(settings.tls, config)
+    return CalloutTokenizer(settings.address, deadline_seconds=settings.deadline_ms / 1e3, tls=tls)
 
 
 def _records(settings: Settings, tokenizer: Tokenizer | None, metrics: Metrics) -> RecordFinder:
@@ -221,13 +224,12 @@ async def _serve_routing(
     synced: Callable[[], Awaitable[None]],
     status: Callable[[], Sequence[Section]],
 ) -> None:
-    tls = settings.tls
     options = ServerOptions(
         listen=settings.listen,
         session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
         drain_seconds=settings.drain_seconds,
         max_streams=settings.max_streams,
-        tls=_tls_options(tls, config.parent) if tls else None,
+        tls=tls_options(settings.tls, config),
     )
     server = Server(options, lambda: EppExchange(routing))
     registry.register(StreamMetrics("epp_adapter", server))
@@ -258,11 +260,6 @@ async def _serve_routing(
             _log.info("serving on %s with %d endpoints", server.address, known)
 
         await _run(server, [*background, announce])
-
-
-def _tls_options(tls: TlsSettings, folder: Path) -> TlsOptions:
-    client_ca = None if tls.client_ca is None else folder / tls.client_ca
-    return TlsOptions(tls.listen, folder / tls.certificate, folder / tls.key, client_ca)
 
 
 async def _run(server: Server, background: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> None:

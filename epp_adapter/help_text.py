@@ -55,8 +55,10 @@ more settings:
   models: {NAME: {strategy: internal, tokenizer_digest: "sha256:...", lora: false}}
                           a model's own strategy; a record with another digest is not used; it is an adapter
   require_model: false    true: a body that names no model is 400, as in the reference picker
-  tls: {listen: "0.0.0.0:9003", certificate: tls.crt, key: tls.key}
-                          one more address, for gateways that call nothing but TLS
+  tokenization: {address: "HOST:9200", tls: {ca: ca.crt, server_name: NAME, certificate: c.crt, key: c.key}}
+                          call it over TLS; certificate and key only where it asks for one
+  tls: {listen: "0.0.0.0:9003", certificate: tls.crt, key: tls.key, client_ca: ca.crt}
+                          one more address over TLS; client_ca: callers must show a certificate
   conformance: false      true: clients may choose their endpoint, as the conformance suite does
 
 kind: dynamo, docs/routing.md:

@@ -20,7 +20,9 @@ from epp_adapter.pool_settings import (
     ScrapeSettings,
     check_endpoints,
 )
+from epp_adapter.records.callout_tls import CalloutTlsSettings
 from extproc.settings_file import SettingsError, decode
+from extproc.tls import TlsSettings
 from extproc.wellknown import RECORD_NAMESPACE
 
 __all__ = [
@@ -33,7 +35,6 @@ __all__ = [
     "RoundRobinSettings",
     "Settings",
     "StrategySettings",
-    "TlsSettings",
     "TokenizationSettings",
     "VllmEventsSettings",
     "listen_address",
@@ -105,13 +106,14 @@ class TokenizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     repeat them on every further message of the stream. False where a later filter reads them, too.
     `trust_body_ids`: tokenext stands before this filter, so ids in a body are its own. `address` is where
     tokenext's Tokenization RPC is called, unix:/path or host:port; None: nowhere. Both need a filter that
-    shows bodies.
+    shows bodies. `tls`: it is called over TLS; None: in plain text.
     """
 
     take_ids_out: bool = True
     trust_body_ids: bool = False
     address: str | None = None
     deadline_ms: Milliseconds = 200
+    tls: CalloutTlsSettings | None = None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,18 +124,6 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: str | None = None
     tokenizer_digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
     lora: bool = False
-
-
-class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`listen` is host:port, beside the plain one. `certificate` and `key` are PEM files, relative to the
-    settings file, read again when they change. `client_ca`: who must have signed a client's certificate;
-    None: anybody may call.
-    """
-
-    listen: str
-    certificate: Annotated[str, Meta(min_length=1)]
-    key: Annotated[str, Meta(min_length=1)]
-    client_ca: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,14 +182,24 @@ def parse_settings(
         _check_address(settings.admin, source, "admin", unix=False)
     if settings.tls is not None:
         _check_address(settings.tls.listen, source, "tls.listen", unix=False)
-    if settings.tokenization.address is not None:
-        _check_address(settings.tokenization.address, source, "tokenization.address", unix=True)
+    _check_tokenization(settings.tokenization, source)
     fixed = bool(settings.objectives or settings.model_rewrites)
     check_endpoints(settings.endpoints, fixed=fixed, source=source)
     for name, strategy in settings.strategies.items():
         _check_strategy(name, strategy, source)
     _check_choosing(settings, source)
     return _overridden(settings, listen, admin)
+
+
+def _check_tokenization(settings: TokenizationSettings, source: str) -> None:
+    address, tls = settings.address, settings.tls
+    if address is not None:
+        _check_address(address, source, "tokenization.address", unix=True)
+    if tls is not None:
+        if address is None or address.startswith("unix:"):
+            raise SettingsError(source, "needs host:port in `address`", "tokenization.tls")
+        if (tls.certificate is None) is not (tls.key is None):
+            raise SettingsError(source, "certificate and key need each other", "tokenization.tls")
 
 
 def _check_strategy(name: str, strategy: StrategySettings, source: str) -> None:

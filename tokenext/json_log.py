@@ -87,8 +87,8 @@ class JsonLog:
                 prefix_cache=model.prefix_cache,
             )
 
-    def serving(self, address: str) -> None:
-        self._line("serving", address=address)
+    def serving(self, address: str, tls_address: str | None = None) -> None:
+        self._line("serving", address=address, tls_address=tls_address)
 
     def stopped(self) -> None:
         self._line("stopped")

@@ -12,6 +12,7 @@ import msgspec
 
 from extproc import settings_file
 from extproc.settings_file import SettingsError
+from extproc.tls import TlsSettings
 from extproc.wellknown import RECORD_NAMESPACE
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
@@ -122,11 +123,14 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics."""
+    """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics. `tls` is
+    one more address, for callers on another host.
+    """
 
     listen: str
     models: Annotated[tuple[ModelSettings, ...], msgspec.Meta(min_length=1)]
     admin: str | None = None
+    tls: TlsSettings | None = None
     metadata_namespace: _Name = RECORD_NAMESPACE
     exchange_log: bool = True
     limits: Limits = Limits()
@@ -168,6 +172,8 @@ def _check(settings: Settings, source: str) -> None:
     check_address(settings.listen, source=source, key="listen", unix=True)
     if settings.admin is not None:
         check_address(settings.admin, source=source, key="admin", unix=False)
+    if settings.tls is not None:
+        check_address(settings.tls.listen, source=source, key="tls.listen", unix=False)
     _check_profiles(settings, source)
     seen: dict[str, str] = {}
     for key, name in _names(settings):

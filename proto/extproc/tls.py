@@ -2,21 +2,27 @@
 
 gRPC asks at each handshake. Files that cannot be used, or are half written, leave the last good ones in use.
 gRPC's own minimum is TLS 1.2.
+
+`TlsSettings` is what both services' settings files have under `tls`.
 """
 
 import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import grpc
+import msgspec
 
-__all__ = ["Certificates", "TlsOptions"]
+from extproc.settings_file import SettingsError
+
+__all__ = ["Certificates", "TlsOptions", "TlsSettings", "stamp", "tls_options"]
 
 _log = logging.getLogger(__name__)
 
 _Stamp = tuple[tuple[int, int], ...]
+_Path = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,39 @@ class TlsOptions:
     client_ca: Path | None = None
 
 
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`listen` is host:port, beside the plain one. `certificate` and `key` are PEM files, relative to the
+    settings file, read again when they change. `client_ca`: who must have signed a client's certificate;
+    None: anybody may call.
+    """
+
+    listen: str
+    certificate: _Path
+    key: _Path
+    client_ca: _Path | None = None
+
+
+def tls_options(settings: TlsSettings | None, config: Path) -> TlsOptions | None:
+    """What the settings file `config` asks for, with whole paths. Raises SettingsError where the files cannot
+    be read, or do not fit each other.
+    """
+    if settings is None:
+        return None
+    folder = config.parent
+    client_ca = None if settings.client_ca is None else folder / settings.client_ca
+    options = TlsOptions(settings.listen, folder / settings.certificate, folder / settings.key, client_ca)
+    try:
+        Certificates(options).credentials()
+    except OSError as error:
+        raise SettingsError(str(config), f"the files cannot be used: {error}", "tls") from None
+    return options
+
+
+def stamp(*files: Path) -> _Stamp:
+    """Changes when one of the files does. Raises OSError where there is none."""
+    return tuple((found.st_mtime_ns, found.st_ino) for found in (each.stat() for each in files))
+
+
 class Certificates:
     """Owns what the files held when they were last read and could be used."""
 
@@ -42,7 +81,7 @@ class Certificates:
 
     def credentials(self) -> Any:
         """For `add_secure_port`. Raises OSError where the files cannot be read or used."""
-        self._seen = self._stamp()
+        self._seen = stamp(*self._files())
         return grpc.dynamic_ssl_server_credentials(
             self._read(),
             self._changed,  # type: ignore[arg-type]  # grpc-stubs does not know that None keeps what is
@@ -52,10 +91,10 @@ class Certificates:
     def _changed(self) -> Any | None:
         """What is to be used from now on; None: what was used. Called on threads of gRPC's; never raises."""
         try:
-            stamp = self._stamp()
-            if stamp == self._seen:
+            found = stamp(*self._files())
+            if found == self._seen:
                 return None
-            self._seen = stamp
+            self._seen = found
             read = self._read()
         except OSError as error:  # ssl.SSLError is one
             _log.warning("%s cannot be used, the one before it stays: %s", self._options.certificate, error)
@@ -68,9 +107,6 @@ class Certificates:
         return tuple(
             each for each in (options.certificate, options.key, options.client_ca) if each is not None
         )
-
-    def _stamp(self) -> _Stamp:
-        return tuple((found.st_mtime_ns, found.st_ino) for found in (each.stat() for each in self._files()))
 
     def _read(self) -> Any:
         options = self._options

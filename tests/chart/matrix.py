@@ -67,6 +67,14 @@ MORE: Mapping[str, Values] = {
         "objectives": [{"name": "chat", "priority": 10}, {"name": "batch", "priority": -1}],
         "epp": {"replicaSync": True, **HANDLED["epp"]},
     },
+    "tokenext-tls": {
+        "tokenext": {
+            "processes": 4,
+            "tls": {"secretName": "tokenext", "requireClientCertificate": True},
+        },
+        "networkPolicy": {"enabled": True},
+    },
+    "service-tls": {"tokenext": {"placement": "service", "tls": {"secretName": "tokenext", "port": 9443}}},
     "rewrites": {
         "modelRewrites": [
             {

@@ -50,6 +50,17 @@ PAIRS = [
     ({"tokenext": {"processes": 4, "adminPort": 9002}}, "tokenext.adminPort=9002"),
     ({"tokenext": {"processes": 4, "port": 9092}}, "tokenext.port=9092"),
     ({"tokenext": {"placement": "sidecar", "adminPort": 9091}}, "tokenext.adminPort=9091"),
+    ({"tokenext": {"placement": "sidecar", "tls": {"secretName": "t"}}}, "tokenext.tls.secretName=t"),
+    ({"tokenext": {"processes": 4, "tls": {"secretName": "t", "port": 9087}}}, "tokenext.tls.port=9087"),
+    ({"tokenext": {"processes": 4, "tls": {"secretName": "t", "port": 9003}}}, "tokenext.tls.port=9003"),
+    (
+        {"tokenext": {"placement": "service", "tls": {"secretName": "t", "requireClientCertificate": True}}},
+        "tokenext.tls.requireClientCertificate=true: the picker calls",
+    ),
+    (
+        {"tokenext": {"tls": {"requireClientCertificate": True}}},
+        "tokenext.tls.requireClientCertificate=true: tokenext.tls.secretName",
+    ),
     (
         {"tokenext": {"placement": "sidecar", "autoscaling": {"enabled": True}}},
         "tokenext.autoscaling.enabled=true",

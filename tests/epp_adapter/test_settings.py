@@ -1,14 +1,15 @@
 import pytest
 
+from epp_adapter.records.callout_tls import CalloutTlsSettings
 from epp_adapter.settings import (
     DynamoSettings,
     RoundRobinSettings,
-    TlsSettings,
     listen_address,
     load_settings,
     parse_settings,
 )
 from extproc.settings_file import SettingsError
+from extproc.tls import TlsSettings
 
 GOOD = """\
 listen: unix:/run/epp.sock
@@ -124,6 +125,25 @@ def test_tls_is_one_more_address_with_its_files():
 def test_a_mistake_in_tls_is_named(tls, message):
     with pytest.raises(SettingsError, match=message):
         parse(f"{GOOD}tls: {tls}\n")
+
+
+@pytest.mark.parametrize(
+    ("tokenization", "message"),
+    [
+        ("{tls: {ca: ca.crt}}", r"tokenization\.tls: needs host:port in `address`"),
+        ('{address: "unix:/run/t.sock", tls: {ca: ca.crt}}', r"tokenization\.tls: needs host:port"),
+        ('{address: "t:1", tls: {ca: ca.crt, key: k}}', "certificate and key need each other"),
+        ('{address: "t:1", tls: {certificate: c, key: k}}', "ca"),
+    ],
+)
+def test_a_mistake_in_the_tls_of_calls_is_named(tokenization, message):
+    with pytest.raises(SettingsError, match=message):
+        parse(f"{GOOD}tokenization: {tokenization}\n")
+
+
+def test_calls_may_go_over_tls():
+    settings = parse(GOOD + 'tokenization: {address: "t:9200", tls: {ca: ca.crt, server_name: tokenext}}\n')
+    assert settings.tokenization.tls == CalloutTlsSettings("ca.crt", server_name="tokenext")
 
 
 def test_an_address_is_split_for_a_socket():

@@ -1,72 +1,20 @@
 """TLS of a server: renewed without a restart; closed to clients without a certificate, where asked."""
 
-import os
+import asyncio
+import ssl
+import warnings
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.exchange import PassingExchange
 from extproc.server import Server, ServerOptions
-from extproc.tls import TlsOptions
-
-PEM = serialization.Encoding.PEM
-NAME = "picker"
-
-
-class Issued:
-    """A certificate and its key, signed by itself or by another one."""
-
-    def __init__(self, signer=None) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{NAME} {id(self)}")])
-        now = datetime.now(UTC)
-        by = signer or self
-        made = (
-            x509.CertificateBuilder(by.name, self.name, self.key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
-            .sign(by.key, hashes.SHA256())
-        )
-        self.certificate = made.public_bytes(PEM)
-        self.private = self.key.private_bytes(
-            PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-
-class Files:
-    """The server's files, as something that renews certificates writes them."""
-
-    def __init__(self, folder) -> None:
-        self.folder = folder
-        self._written = 0
-
-    def write(self, issued, *, key=None) -> None:
-        self._put("tls.crt", issued.certificate)
-        self._put("tls.key", issued.private if key is None else key)
-
-    def options(self, client_ca=None) -> TlsOptions:
-        ca = None
-        if client_ca is not None:
-            self._put("ca.crt", client_ca.certificate)
-            ca = self.folder / "ca.crt"
-        return TlsOptions("127.0.0.1:0", self.folder / "tls.crt", self.folder / "tls.key", ca)
-
-    def _put(self, name, data) -> None:
-        draft = self.folder / "draft"
-        draft.write_bytes(data)
-        self._written += 1
-        os.utime(draft, ns=(self._written, self._written))  # a clock may not have moved between two writes
-        draft.replace(self.folder / name)
+from extproc.settings_file import SettingsError
+from extproc.tls import TlsOptions, TlsSettings, tls_options
+from tests.extproc.certificates import NAME, Files, Issued
 
 
 @pytest.fixture
@@ -142,3 +90,75 @@ async def test_a_pair_that_does_not_fit_is_refused_at_the_start(files):
     server = Server(ServerOptions("127.0.0.1:0", tls=files.options()), PassingExchange)
     with pytest.raises(OSError, match=r"cannot listen on .* with .*tls\.crt"):
         await server.start()
+
+
+def of_versions(context, versions) -> ssl.SSLContext:
+    """The context, for these versions only: also those that OpenSSL by itself holds too old."""
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version, context.maximum_version = versions
+    return context
+
+
+async def handshake(address, version) -> str | None:
+    """The version that a client ends up with which offers nothing newer than this one; None: refused."""
+    context = of_versions(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), (ssl.TLSVersion.TLSv1, version))
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    except ConnectionResetError:
+        return None
+    try:
+        return writer.get_extra_info("ssl_object").version()
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def taking_any_version(files):
+    """The address of a server that does not mind."""
+    context = of_versions(
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_3)
+    )
+    context.load_cert_chain(files.folder / "tls.crt", files.folder / "tls.key")
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_what_is_older_than_tls_1_2_is_refused(files):
+    files.write(Issued())
+    async with serving(files.options()) as address, taking_any_version(files) as lenient:
+        for version, name in ((ssl.TLSVersion.TLSv1, "TLSv1"), (ssl.TLSVersion.TLSv1_1, "TLSv1.1")):
+            assert await handshake(lenient, version) == name  # it is not the client that cannot
+            assert await handshake(address, version) is None
+        for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+            assert await handshake(address, version) == name
+
+
+def test_paths_in_settings_are_relative_to_their_file(files):
+    files.write(Issued())
+    settings = TlsSettings("127.0.0.1:0", "tls.crt", str(files.folder / "tls.key"))
+    assert tls_options(settings, files.folder / "t.yaml") == TlsOptions(
+        "127.0.0.1:0", files.folder / "tls.crt", files.folder / "tls.key"
+    )
+
+
+@pytest.mark.parametrize("missing", ["tls.crt", "tls.key", "ca.crt"])
+def test_a_file_that_is_missing_is_named_with_the_key(files, missing):
+    files.write(Issued())
+    files.options(client_ca=Issued())
+    (files.folder / missing).unlink()
+    settings = TlsSettings("127.0.0.1:0", "tls.crt", "tls.key", "ca.crt")
+    with pytest.raises(SettingsError, match=rf"t\.yaml: tls: the files cannot be used: .*{missing}"):
+        tls_options(settings, files.folder / "t.yaml")
+
+
+def test_a_client_ca_that_is_none_is_refused_at_the_start(files):
+    files.write(Issued())
+    (files.folder / "ca.crt").write_text("none")
+    settings = TlsSettings("127.0.0.1:0", "tls.crt", "tls.key", "ca.crt")
+    with pytest.raises(SettingsError, match="tls: the files cannot be used"):
+        tls_options(settings, files.folder / "t.yaml")

@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc import token_metadata
+from tests.extproc.certificates import NAME, Files, Issued
 from tests.tokenext.served import Process, send
 from tokenext.__main__ import main
 
@@ -89,6 +90,15 @@ class TestCommandLine:
             assert main(["serve", "--config", str(config), "--admin", address]) == 2
         assert capsys.readouterr().err.startswith(f"tokenext: admin: cannot listen on {address}: ")
 
+    @pytest.mark.parametrize("check", [True, False])
+    def test_a_certificate_that_is_missing_is_named(self, config, model_dir, capsys, check):
+        write(config, model_dir, tls={"listen": "127.0.0.1:0", "certificate": "tls.crt", "key": "tls.key"})
+        status = main(["serve", "--config", str(config), *(["--check"] if check else [])])
+        assert status == (1 if check else 2)
+        told = capsys.readouterr().err
+        assert told.startswith(f"tokenext: {config}: tls: the files cannot be used: ")
+        assert told.endswith("/tls.crt'\n")
+
     def test_help_shows_a_settings_file(self, capsys):
         with pytest.raises(SystemExit) as caught:
             main(["serve", "--help"])
@@ -112,6 +122,23 @@ def process(config: Path) -> Iterator[Process]:
 async def channel(process: Process) -> AsyncIterator[grpc.aio.Channel]:
     async with grpc.aio.insecure_channel(process.address) as channel:
         yield channel
+
+
+@pytest.mark.integration
+async def test_ext_proc_is_served_over_tls_too(config, model_dir):
+    files, issued = Files(config.parent), Issued()
+    files.write(issued)
+    write(config, model_dir, tls={"listen": "127.0.0.1:0", "certificate": "tls.crt", "key": "tls.key"})
+    process = Process(config)
+    try:
+        address = process.line("serving")["tls_address"]
+        credentials = grpc.ssl_channel_credentials(issued.certificate)
+        named = [("grpc.ssl_target_name_override", NAME)]
+        async with grpc.aio.secure_channel(address, credentials, named) as channel:
+            _, answer = await send(channel, BODY)
+        assert "tokenext" in answer.dynamic_metadata.fields
+    finally:
+        process.close()
 
 
 @pytest.mark.integration

@@ -1,6 +1,7 @@
 import pytest
 
 from extproc.settings_file import SettingsError
+from extproc.tls import TlsSettings
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
 from tokenext.handoff import Handoff
@@ -10,6 +11,7 @@ from tokenext.settings import Limits, VerifySettings, check_address, decode, loa
 FULL = """
 listen: unix:/run/tokenext.sock
 admin: 127.0.0.1:9090
+tls: {listen: '0.0.0.0:9200', certificate: tls.crt, key: tls.key, client_ca: ca.crt}
 metadata_namespace: envoy.lb
 exchange_log: false
 prefix_cache: {budget_bytes: 1000000}
@@ -43,6 +45,7 @@ def test_every_key_is_read():
     settings = decoded(FULL)
     assert settings.listen == "unix:/run/tokenext.sock"
     assert settings.admin == "127.0.0.1:9090"
+    assert settings.tls == TlsSettings("0.0.0.0:9200", "tls.crt", "tls.key", "ca.crt")
     assert settings.metadata_namespace == "envoy.lb"
     assert settings.exchange_log is False
     assert settings.prefix_cache.budget_bytes == 1_000_000
@@ -77,6 +80,10 @@ def test_what_is_left_out_has_defaults():
     ("text", "expected"),
     [
         (MINIMAL + "listn: x", "t.yaml: Object contains unknown field `listn`"),
+        (
+            MINIMAL + "tls: {listen: 'unix:/t', certificate: c, key: k}",
+            "t.yaml: tls.listen: must be host:port, as in 127.0.0.1:9000",
+        ),
         (MINIMAL + "limits: {deadline: 3}", "t.yaml: limits: Object contains unknown field `deadline`"),
         (MINIMAL + "limits: {workers: 0}", "t.yaml: limits.workers: Expected `int` >= 1"),
         (MINIMAL + "limits: {max_body_bytes: -1}", "t.yaml: limits.max_body_bytes: "),

@@ -8,9 +8,10 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 from extproc.server import Server
+from tokenext.commands.addresses import arguments_of_process
 from tokenext.json_log import JsonLog
 from tokenext.settings import Settings
-from tokenext.supervisor import Child, RestartPolicy, Supervisor, numbered
+from tokenext.supervisor import Child, RestartPolicy, Supervisor
 
 __all__ = ["stop_with_parent", "supervise"]
 
@@ -20,9 +21,7 @@ async def supervise(config: Path, settings: Settings, count: int, log: JsonLog) 
 
     def launch(number: int) -> Awaitable[Child]:
         command = [sys.executable, "-m", "tokenext", "serve", "--config", str(config), "--supervised"]
-        command += ["--listen", numbered(settings.listen, number)]
-        if settings.admin is not None:
-            command += ["--admin", numbered(settings.admin, number)]
+        command += arguments_of_process(settings, number)
         return asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
 
     loop = asyncio.get_running_loop()

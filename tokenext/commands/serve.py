@@ -23,13 +23,16 @@ from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
+from extproc.tls import TlsOptions, tls_options
 from tokenext import settings as settings_module
 from tokenext import status_page, tokenize_service
 from tokenext.breaker import BreakerOptions, Breakers
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
+from tokenext.commands.addresses import add_addresses, overridden
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
 from tokenext.commands.processes import stop_with_parent, supervise
+from tokenext.commands.serve_help import DESCRIPTION, NOTES
 from tokenext.conversations import Conversations
 from tokenext.exchange import ExchangeOptions, TokenizeExchange
 from tokenext.json_log import JsonLog
@@ -51,26 +54,6 @@ _CHECK_FAILED: Final = 1
 _STDOUT: Final = 1  # by number: whoever replaces sys.stdout has not replaced the log
 MAX_PROCESSES: Final = 256
 
-_DESCRIPTION: Final = """\
-Serve ext_proc for the models of a settings file. A small one:
-
-  listen: 127.0.0.1:9000            # or unix:/run/tokenext.sock
-  admin: 127.0.0.1:9090             # Prometheus /metrics, and a status page for people at /
-  models:
-  - name: qwen3                     # what clients put into "model"
-    aliases: [Qwen/Qwen3-8B]
-    source: /models/qwen3           # a directory with tokenizer.json, or a hub id: org/name[@revision]
-    handoff: dynamo                 # give the ids to NVIDIA Dynamo workers; none: only route by them
-"""
-
-_NOTES: Final = """\
-signals:
-  SIGHUP           load the models again; a bad file leaves everything as it is (see the log)
-  SIGTERM, SIGINT  stop taking streams, let open ones end, exit
-
-exit status: 0 stopped or checked, 1 --check found a problem, 2 the settings cannot be used
-"""
-
 
 def add(commands: Commands) -> None:
     """Declare the subcommand."""
@@ -78,20 +61,19 @@ def add(commands: Commands) -> None:
         commands,
         "serve",
         says="serve ext_proc for the models of a settings file",
-        description=_DESCRIPTION,
-        notes=_NOTES,
+        description=DESCRIPTION,
+        notes=NOTES,
         run=_run,
     )
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="the settings file (YAML)")
-    parser.add_argument("--listen", metavar="ADDR", help="serve here instead: unix:/path or host:port")
-    parser.add_argument("--admin", metavar="ADDR", help="serve /metrics here instead: host:port")
+    add_addresses(parser)
     parser.add_argument(
         "--processes",
         type=_count,
         default=1,
         metavar="N",
         help="run N processes, each on an address of its own: unix:/run/t.sock becomes /run/t-0.sock and "
-        "t-1.sock, a port the ones after it, for --listen and --admin alike; list all in Envoy's cluster",
+        "t-1.sock, a port the ones after it, for all addresses alike; list all in Envoy's cluster",
     )
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help="load everything, say what was loaded, and exit")
@@ -101,7 +83,8 @@ def _run(options: argparse.Namespace) -> int:
     if not options.check:
         keep_large_blocks()
     try:
-        settings = _settings(options.config, options.listen, options.admin)
+        settings = overridden(settings_module.load(options.config), options)
+        tls = tls_options(settings.tls, options.config)
         budget = settings.prefix_cache.budget_bytes
         tree = PrefixTree(budget) if budget else None
         load = partial(_load, options.config, tree)
@@ -118,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
         del catalog  # it was loaded to say at once what is wrong; every process loads its own
         status: int = uvloop.run(supervise(options.config, settings, options.processes, log))
         return status
-    uvloop.run(_serve(settings, catalog, load, tree, supervised=options.supervised))
+    uvloop.run(_serve(settings, catalog, load, tree, tls, supervised=options.supervised))
     return OK
 
 
@@ -127,17 +110,6 @@ def _count(text: str) -> int:
     if not 1 <= number <= MAX_PROCESSES:
         raise argparse.ArgumentTypeError(f"a whole number from 1 to {MAX_PROCESSES}")
     return number
-
-
-def _settings(config: Path, listen: str | None, admin: str | None) -> Settings:
-    settings = settings_module.load(config)
-    if listen is not None:
-        settings_module.check_address(listen, source="--listen", key=listen, unix=True)
-        settings = msgspec.structs.replace(settings, listen=listen)
-    if admin is not None:
-        settings_module.check_address(admin, source="--admin", key=admin, unix=False)
-        settings = msgspec.structs.replace(settings, admin=admin)
-    return settings
 
 
 def _load(config: Path, tree: PrefixTree | None) -> Catalog:
@@ -157,6 +129,7 @@ async def _serve(
     catalog: Catalog,
     load: partial[Catalog],
     tree: PrefixTree | None,
+    tls: TlsOptions | None,
     *,
     supervised: bool = False,
 ) -> None:
@@ -209,6 +182,7 @@ async def _serve(
             fail_open=True,
             drain_seconds=limits.drain_seconds,
             max_streams=limits.max_streams,
+            tls=tls,
         ),
         lambda: TokenizeExchange(
             catalog=live.current,
@@ -246,7 +220,7 @@ async def _serve(
                     raise SettingsError("listen", str(error)) from None
                 if supervised:
                     stop_with_parent(server)
-                log.serving(server.address)
+                log.serving(server.address, server.tls_address)
                 await server.set_ready(ready=True)
                 await server.run_until_stopped()
     log.stopped()

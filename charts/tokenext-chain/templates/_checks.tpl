@@ -59,6 +59,21 @@ begins with the value to change.
 {{- if and (eq .placement "sidecar") (eq (int .adminPort) (int $.Values.epp.adminPort)) -}}
 {{- fail (printf "tokenext.adminPort=%d: with tokenext.placement=sidecar the picker's metrics are on that port of the same pod (epp.adminPort)" (int .adminPort)) -}}
 {{- end -}}
+{{- if .tls.secretName -}}
+{{- if eq .placement "sidecar" -}}
+{{- fail (printf "tokenext.tls.secretName=%s: with tokenext.placement=sidecar tokenext is called over a Unix socket" .tls.secretName) -}}
+{{- end -}}
+{{- range $other := list .port .adminPort -}}
+{{- if and (lt (int $other) (add (int $.Values.tokenext.tls.port) (int $.Values.tokenext.processes))) (lt (int $.Values.tokenext.tls.port) (add (int $other) (int $.Values.tokenext.processes))) -}}
+{{- fail (printf "tokenext.tls.port=%d: it and the %d ports after it meet those from %d on" (int $.Values.tokenext.tls.port) (sub (int $.Values.tokenext.processes) 1) (int $other)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .tls.requireClientCertificate (ne (include "chain.carrier" $) "metadata") -}}
+{{- fail "tokenext.tls.requireClientCertificate=true: the picker calls tokenext here, and the chart gives it no certificate to show" -}}
+{{- end -}}
+{{- else if .tls.requireClientCertificate -}}
+{{- fail "tokenext.tls.requireClientCertificate=true: tokenext.tls.secretName has to name the Secret with ca.crt" -}}
+{{- end -}}
 {{- if and (eq .placement "sidecar") .autoscaling.enabled -}}
 {{- fail "tokenext.autoscaling.enabled=true: with tokenext.placement=sidecar tokenext has as many replicas as the picker" -}}
 {{- end -}}

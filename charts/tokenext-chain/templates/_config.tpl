@@ -9,6 +9,15 @@ listen: unix:/run/tokenext/tokenext.sock
 listen: 0.0.0.0:{{ .Values.tokenext.port }}
 {{- end }}
 admin: 0.0.0.0:{{ .Values.tokenext.adminPort }}
+{{- if .Values.tokenext.tls.secretName }}
+tls:
+  listen: 0.0.0.0:{{ .Values.tokenext.tls.port }}
+  certificate: /etc/tokenext-tls/tls.crt
+  key: /etc/tokenext-tls/tls.key
+  {{- if .Values.tokenext.tls.requireClientCertificate }}
+  client_ca: /etc/tokenext-tls/ca.crt
+  {{- end }}
+{{- end }}
 metadata_namespace: {{ include "chain.namespace" . }}
 exchange_log: {{ .Values.tokenext.exchangeLog }}
 limits:
@@ -91,6 +100,9 @@ tokenization:
   # In a body there are only ids that the engine may have; for the others tokenext is asked.
   address: {{ include "chain.tokenizationAddress" . }}
   deadline_ms: {{ .Values.epp.callDeadlineMs }}
+  {{- if .Values.tokenext.tls.secretName }}
+  tls: {ca: /etc/tokenext-ca/ca.crt}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -98,6 +110,7 @@ tokenization:
 {{- if eq .Values.tokenext.placement "sidecar" -}}
 unix:/run/tokenext/tokenext.sock
 {{- else -}}
-{{- printf "%s:%d" (include "chain.host" (list . (include "chain.component" (list . "tokenext")))) (int .Values.tokenext.port) -}}
+{{- $port := ternary .Values.tokenext.tls.port .Values.tokenext.port (not (empty .Values.tokenext.tls.secretName)) -}}
+{{- printf "%s:%d" (include "chain.host" (list . (include "chain.component" (list . "tokenext")))) (int $port) -}}
 {{- end -}}
 {{- end -}}

@@ -113,6 +113,9 @@ livenessProbe:
   {{- if ne $.Values.tokenext.placement "sidecar" }}
   - {name: ext-proc-{{ $number }}, containerPort: {{ add $.Values.tokenext.port $number }}}
   {{- end }}
+  {{- if $.Values.tokenext.tls.secretName }}
+  - {name: tls-{{ $number }}, containerPort: {{ add $.Values.tokenext.tls.port $number }}}
+  {{- end }}
   - {name: metrics-{{ $number }}, containerPort: {{ add $.Values.tokenext.adminPort $number }}}
   {{- end }}
   env:
@@ -140,6 +143,9 @@ livenessProbe:
   - {name: tokenext-config, mountPath: /etc/tokenext, readOnly: true}
   - {name: cache, mountPath: /cache}
   - {name: tmp, mountPath: /tmp}
+  {{- if .Values.tokenext.tls.secretName }}
+  - {name: tokenext-tls, mountPath: /etc/tokenext-tls, readOnly: true}
+  {{- end }}
   {{- if .Values.modelStore.bundle }}
   - {name: bundles, mountPath: /bundles, readOnly: true}
   {{- end }}
@@ -158,6 +164,10 @@ livenessProbe:
   emptyDir: {}
 - name: tmp
   emptyDir: {}
+{{- if .Values.tokenext.tls.secretName }}
+- name: tokenext-tls
+  secret: {secretName: {{ .Values.tokenext.tls.secretName }}}
+{{- end }}
 {{- if .Values.modelStore.bundle }}
 - name: bundles
   emptyDir: {sizeLimit: {{ .Values.modelStore.bundleSize }}}
