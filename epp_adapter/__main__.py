@@ -20,9 +20,10 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from epp_adapter.dynamo_wiring import CannotJoinError
-from epp_adapter.exchange import EppExchange, Routing
+from epp_adapter.exchange import EppExchange
+from epp_adapter.exchange_context import Routing
 from epp_adapter.exchange_log import ExchangeLog, JsonLines
-from epp_adapter.exchange_record import ExchangeRecord
+from epp_adapter.exchange_record import ExchangeRecord, RequestRouted
 from epp_adapter.gateway_metrics import GatewayMetrics
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.metrics import Metrics
@@ -123,7 +124,7 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
     picks = RecentPicks()
     gateway = GatewayMetrics(registry, version=version("tokenext-chain"))
     async with AsyncExitStack() as opened:
-        pool = await Pool.open(settings, config, registry, metrics.reloaded, opened)
+        pool = await Pool.open(settings, config, registry, metrics.reloaded, opened, scraped=gateway.scraped)
         gateway.watch_pool(
             settings.endpoints.pool.name if settings.endpoints.pool else "static",
             lambda: pool.endpoints.current().ready(),
@@ -146,7 +147,9 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
                 picks.exchange_closed, log,
             )  # fmt: skip
             asked = with_fallbacks(settings, strategies, metrics)
-            routing = _routing(settings, pool, asked, observers, records)
+            routing = _routing(
+                settings, pool, asked, records, observers=observers, starters=(gateway.request_routed,)
+            )
             background = [*pool.background, *following]
             await _serve_routing(
                 settings, config, routing, registry, strategies,
@@ -186,8 +189,10 @@ def _routing(
     settings: Settings,
     pool: Pool,
     strategies: Mapping[str, RoutingStrategy],
-    observers: tuple[Callable[[ExchangeRecord], None], ...],
     records: RecordFinder,
+    *,
+    observers: tuple[Callable[[ExchangeRecord], None], ...],
+    starters: tuple[Callable[[RequestRouted], None], ...],
 ) -> Routing:
     return Routing(
         endpoints=pool.endpoints,
@@ -196,6 +201,7 @@ def _routing(
         clock=time.monotonic,
         mint_id=partial(_random_uuid, Random()),  # noqa: S311  # it has to be unique, not secret
         observers=observers,
+        starters=starters,
         records=records,
         strategy_of={name: model.strategy for name, model in settings.models.items() if model.strategy},
         loras=frozenset(name for name, model in settings.models.items() if model.lora),

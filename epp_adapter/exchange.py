@@ -1,80 +1,31 @@
 """One HTTP request and its response: pick an endpoint, tell Envoy, keep the pick's books until the end."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
 from epp_adapter.control_headers import REMOVED_HEADERS, ControlHeaders, read_control_headers
-from epp_adapter.destinations import destination_of, is_pinned
-from epp_adapter.endpoints import (
-    Destination,
-    Endpoint,
-    EndpointSource,
-    candidates,
-    parse_subset_hint,
-)
-from epp_adapter.exchange_record import ExchangeRecord, Outcome
-from epp_adapter.model_rewriting import ModelRewriting, Rewritten
-from epp_adapter.passive_health import HealthOptions, PassiveHealth, Served, read_feedback
-from epp_adapter.records.finder import FoundRecord, RecordFinder
+from epp_adapter.destinations import destination_of
+from epp_adapter.endpoints import Destination, Endpoint, candidates, parse_subset_hint
+from epp_adapter.exchange_context import Routing
+from epp_adapter.exchange_record import ExchangeRecord, Outcome, RequestRouted
+from epp_adapter.exchange_response import ResponseSide
+from epp_adapter.model_rewriting import Rewritten  # noqa: TC001  # for one attribute's type
+from epp_adapter.records.finder import FoundRecord
 from epp_adapter.refusals import no_endpoint, outcome_of, refusal
 from epp_adapter.response_reading import ResponseReading
-from epp_adapter.routing.strategy import (
-    Pick,
-    RoutingRequest,
-    RoutingStrategy,
-    StrategyError,
-)
+from epp_adapter.response_timing import body_length
+from epp_adapter.routing.strategy import Pick, RoutingRequest, RoutingStrategy, StrategyError
 from extproc import wellknown
 from extproc.errors import ChainError, UnknownStrategyError
-from extproc.events import (
-    Headers,
-    RequestReady,
-    ResponseChunk,
-    ResponseEvent,
-    ResponseStarted,
-    Termination,
-)
-from extproc.verdict import NO_EDIT, JsonValue, ResponseEdit, Verdict
+from extproc.events import Headers, RequestReady, ResponseEvent, ResponseStarted, Termination
+from extproc.verdict import JsonValue, ResponseEdit, Verdict
 
 __all__ = ["EppExchange", "ExchangeRecord", "Outcome", "Routing"]
 
-# What the reference says where the gateway does not report who served (pkg/lwepp/handlers/response.go).
-_NOT_REPORTED: Final = "fail: missing destination endpoint served metadata"
 # As Envoy and most clients write it; UUID() reads it in other ways, too, and takes four times as long.
 _UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# Envoy's own 503 for a circuit breaker or its overload manager: no endpoint was asked.
-_ENVOY_OVERLOADED: Final = "x-envoy-overloaded"
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """What every exchange of a process shares.
-
-    `strategies` is by the name that `x-routing-strategy` may ask for. `clock` counts seconds from anywhere;
-    `mint_id` makes a UUID that is never the same twice. Observers are called once per exchange, and must be
-    quick. `strategy_of` has the strategy of a model where it is not the default one, `loras` the models that
-    are LoRA adapters. `destination_fallbacks` is how many more endpoints a destination names, for gateways
-    that read a list. `conformance` honours the conformance suite's headers, by which any client may choose
-    its endpoint.
-    """
-
-    endpoints: EndpointSource
-    strategies: Mapping[str, RoutingStrategy]
-    default_strategy: str
-    clock: Callable[[], float]
-    mint_id: Callable[[], str]
-    observers: tuple[Callable[[ExchangeRecord], None], ...] = ()
-    records: RecordFinder = field(default_factory=RecordFinder)
-    strategy_of: Mapping[str, str] = field(default_factory=dict)
-    loras: frozenset[str] = frozenset()
-    clear_route_cache: bool = False
-    health: PassiveHealth = field(default_factory=lambda: PassiveHealth(HealthOptions()))
-    rewriting: ModelRewriting = field(default_factory=ModelRewriting)
-    destination_fallbacks: int = 0
-    conformance: bool = False
 
 
 class EppExchange:
@@ -86,15 +37,16 @@ class EppExchange:
         self._closed = False
         self._pick: Pick | None = None
         self._destination: Destination | None = None
-        self._served: Served | None = None
         self._rewritten: Rewritten | None = None
-        self._reading = ResponseReading()
+        self._response = ResponseSide(routing, self._opened)
         self._outcome = Outcome.RESPONSE_ONLY
         self._request_id = ""
         self._found = FoundRecord(None, ())
         self._pick_seconds: float | None = None
         self._response_status = 0
         self._priority = 0
+        self._request_bytes: int | None = None
+        self._decide_seconds: float | None = None
 
     async def decide(self, request: RequestReady) -> Verdict:
         self._outcome = Outcome.UNDECIDED
@@ -104,19 +56,27 @@ class EppExchange:
             self._outcome = outcome_of(error)
             raise
         self._outcome = Outcome.ROUTED
+        self._decide_seconds = self._routing.clock() - self._opened
+        if self._routing.starters:
+            routed = RequestRouted(self._model_named(), self._rewritten is not None, self._priority)
+            for starter in self._routing.starters:
+                starter(routed)
         return verdict
 
     async def _route(self, request: RequestReady) -> Verdict:
-        minted = self._read_request_id(request.headers)
+        headers, body = request.headers, request.body
+        self._request_bytes = body_length(headers) if body is None else len(body)
+        minted = self._read_request_id(headers)
         self._found = await self._routing.records.find(request)
-        control = read_control_headers(request.headers)
+        control = read_control_headers(headers)
         self._rewritten = self._routing.rewriting.rewrite(request, control.model_rewrite)
         strategy = self._strategy(control.strategy)
         among = self._candidates(request, control)
-        self._pick = pick = await self._pick_among(strategy, among, request.headers, control)
+        self._pick = pick = await self._pick_among(strategy, among, headers, control)
         self._destination = destination_of(pick, among, more=self._routing.destination_fallbacks)
-        if self._rewritten is not None:
-            self._reading = ResponseReading(served=self._rewritten.served, asked=self._rewritten.asked)
+        rewritten = self._rewritten
+        reading = ResponseReading(served=rewritten.served, asked=rewritten.asked) if rewritten else None
+        self._response.expect(pick, self._destination, reading)
         return self._verdict(pick, self._destination, minted)
 
     def _candidates(self, request: RequestReady, control: ControlHeaders) -> tuple[Endpoint, ...]:
@@ -177,11 +137,15 @@ class EppExchange:
         finally:
             self._pick_seconds = self._routing.clock() - started
 
+    def _model_named(self) -> str:
+        """Of tokenext's catalog, never a word of the client's."""
+        return self._found.record.model if self._found.record else ""
+
     def _model_asked_for(self) -> str:
         """Of the model server; a LoRA adapter's name, where rewriting chose one."""
         if self._rewritten is not None:
             return self._rewritten.served
-        return self._found.record.model if self._found.record else ""
+        return self._model_named()
 
     def _verdict(self, pick: Pick, destination: Destination, minted: Mapping[str, str]) -> Verdict:
         rendered = destination.rendered()
@@ -206,34 +170,7 @@ class EppExchange:
         )
 
     def edit(self, event: ResponseEvent) -> ResponseEdit:
-        if isinstance(event, ResponseStarted):
-            # Before the response goes on: whoever has seen a failure must not be sent there again.
-            self._heed(event)
-            return self._edit_headers(event)
-        if isinstance(event, ResponseChunk):
-            return self._reading.read(event)
-        return NO_EDIT
-
-    def _heed(self, started: ResponseStarted) -> None:
-        routing, destination = self._routing, self._destination
-        if destination is None or self._pick is None or _ENVOY_OVERLOADED in started.headers:
-            return
-        served = started.metadata.get(wellknown.DESTINATION_NAMESPACE, wellknown.SERVED_KEY)
-        pool = routing.endpoints.current().endpoints
-        feedback = read_feedback(destination, started.status, served, pool, pinned=is_pinned(self._pick))
-        self._served = feedback.served
-        routing.health.heed(feedback, routing.clock())
-
-    def _edit_headers(self, started: ResponseStarted) -> ResponseEdit:
-        edit = self._reading.start(started)
-        headers = dict(self._pick.response_headers) if self._pick else {}
-        if self._routing.conformance:
-            served = started.metadata.get(wellknown.DESTINATION_NAMESPACE, wellknown.SERVED_KEY)
-            headers[wellknown.TEST_SERVED_HEADER] = served if isinstance(served, str) else _NOT_REPORTED
-            headers[wellknown.RESPONSE_SEEN_HEADER] = "true"
-            if self._destination is not None:
-                headers[wellknown.TEST_SELECTED_HEADER] = self._destination.rendered()
-        return ResponseEdit(headers, edit.remove_headers) if headers else edit
+        return self._response.edit(event)
 
     async def observe(self, event: ResponseEvent) -> None:
         if isinstance(event, ResponseStarted):
@@ -254,12 +191,12 @@ class EppExchange:
                 observer(record)
 
     def _summary(self, termination: Termination) -> ExchangeRecord:
-        pick, record = self._pick, self._found.record
+        pick, record, response = self._pick, self._found.record, self._response
         return ExchangeRecord(
             outcome=self._outcome,
             termination=termination,
             request_id=self._request_id,
-            model=record.model if record else "",
+            model=self._model_named(),
             strategy=pick.strategy if pick else "",
             destination=self._destination.rendered() if self._destination else "",
             fallbacks=pick.fallbacks if pick else (),
@@ -268,11 +205,14 @@ class EppExchange:
             findings=self._found.findings,
             pick_seconds=self._pick_seconds,
             response_status=self._response_status,
-            served=self._served,
-            usage=self._reading.usage,
+            served=response.served,
+            usage=response.usage,
             rewritten=self._rewritten is not None,
             priority=self._priority,
             total_seconds=self._routing.clock() - self._opened,
+            request_bytes=self._request_bytes,
+            decide_seconds=self._decide_seconds,
+            response=response.facts(),
         )
 
 

@@ -1,4 +1,4 @@
-"""What is reported of an exchange when it is over: one frozen fact that metrics and log subscribe to."""
+"""What is reported of an exchange, when it is routed and when it is over: frozen facts."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,10 +6,11 @@ from enum import StrEnum
 from epp_adapter.passive_health import Served
 from epp_adapter.records.finder import Finding
 from epp_adapter.response_body import Usage
+from epp_adapter.response_timing import NOT_SEEN, ResponseFacts
 from epp_adapter.routing.strategy import Fallback
 from extproc.events import Termination
 
-__all__ = ["ExchangeRecord", "Outcome"]
+__all__ = ["ExchangeRecord", "Outcome", "RequestRouted"]
 
 
 class Outcome(StrEnum):
@@ -27,6 +28,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRouted:
+    """A request has its verdict, and runs from now on until its ExchangeRecord comes, of the same values and
+    of the outcome ROUTED.
+    """
+
+    model: str
+    rewritten: bool
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeRecord:
     """What happened in one exchange; safe to log and to count.
 
@@ -35,6 +47,8 @@ class ExchangeRecord:
     `findings`: where a token record was looked for, and what came of it. `served` is None where no response
     was seen. `usage` is what the model server counted, where the response body could be read. `rewritten`:
     the model server was asked for another model than the client asked for. `priority` is the objective's.
+    `request_bytes` is the body's size as it came to this picker, None where neither it was seen nor its
+    length told. `decide_seconds`: from the first message to the verdict, None where there was none.
     """
 
     outcome: Outcome
@@ -54,3 +68,6 @@ class ExchangeRecord:
     rewritten: bool = False
     priority: int = 0
     total_seconds: float = 0.0
+    request_bytes: int | None = None
+    decide_seconds: float | None = None
+    response: ResponseFacts = NOT_SEEN

@@ -49,8 +49,13 @@ class Pool:
         registry: CollectorRegistry,
         reloaded: Callable[[ReloadOutcome], None],
         stack: AsyncExitStack,
+        *,
+        scraped: Callable[[Scrape], None],
     ) -> "Pool":
-        """What is opened is closed with `stack`. Raises SettingsError and CannotDiscoverError."""
+        """`scraped` hears of every scrape. What is opened is closed with `stack`.
+
+        Raises SettingsError and CannotDiscoverError.
+        """
         metrics = PoolMetrics(registry)
 
         def changed(change: HealthChange) -> None:
@@ -69,7 +74,7 @@ class Pool:
         background: list[Background] = [source.watch, prober.run]
         scraper = None
         if settings.scrape is not None:
-            scraper = _scraper(settings.scrape, endpoints, session, health, metrics)
+            scraper = _scraper(settings.scrape, endpoints, session, health, metrics, scraped=scraped)
             background.append(scraper.run)
         return cls(
             endpoints=endpoints,
@@ -88,9 +93,12 @@ def _scraper(
     session: aiohttp.ClientSession,
     health: PassiveHealth,
     metrics: PoolMetrics,
+    *,
+    scraped: Callable[[Scrape], None],
 ) -> Scraper:
-    def scraped(scrape: Scrape) -> None:
+    def heed(scrape: Scrape) -> None:
         metrics.scraped(scrape)
+        scraped(scrape)
         if scrape.outcome is ScrapeOutcome.UNREACHABLE and settings.port is None:
             # Nobody listens where requests would go.
             health.failed(scrape.endpoint, Failure.UNREACHABLE, time.monotonic())
@@ -105,6 +113,6 @@ def _scraper(
         staleness_seconds=settings.staleness_ms / 1e3,
         concurrency=settings.concurrency,
     )
-    scraper = Scraper(endpoints, session, options, time.monotonic, scraped)
+    scraper = Scraper(endpoints, session, options, time.monotonic, heed)
     metrics.watch_loads(scraper.fresh)
     return scraper

@@ -3,6 +3,7 @@
 from typing import Final
 
 from epp_adapter.response_body import ModelNameRestorer, Usage, UsageReader
+from epp_adapter.response_timing import is_event_stream
 from extproc.events import ResponseChunk, ResponseStarted
 from extproc.verdict import NO_EDIT, ResponseEdit
 
@@ -28,7 +29,7 @@ class ResponseReading:
         if headers.get("content-encoding", "identity").lower() != "identity":
             self._restorer = None  # compressed: neither can be read
             return NO_EDIT
-        self._usage = UsageReader(events=headers.get("content-type", "").startswith("text/event-stream"))
+        self._usage = UsageReader(events=is_event_stream(headers))
         return NO_EDIT if self._restorer is None else _LENGTH_CHANGES
 
     def read(self, chunk: ResponseChunk) -> ResponseEdit:

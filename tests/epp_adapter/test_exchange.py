@@ -6,6 +6,7 @@ import pytest
 
 from epp_adapter.endpoints import Endpoint, FixedEndpoints
 from epp_adapter.exchange import EppExchange, ExchangeRecord, Outcome, Routing
+from epp_adapter.exchange_record import RequestRouted
 from epp_adapter.records.finder import Finding, RecordFinder, RecordSource, RecordState
 from epp_adapter.records.tokenizer import FakeTokenizer
 from epp_adapter.routing.dynamo import DynamoStrategy
@@ -355,8 +356,68 @@ async def test_closing_finishes_the_pick_and_reports_exactly_once(bench, termina
             pick_seconds=0.0,
             response_status=201,
             total_seconds=2.5,
+            decide_seconds=0.0,
         )
     ]
+
+
+async def test_what_runs_is_told_when_it_is_routed_and_once(bench):
+    routed = []
+    exchange = bench.exchange(starters=(routed.append,))
+    await exchange.decide(ready(record=encode(RECORD)))
+    assert routed == [RequestRouted("qwen3", rewritten=False, priority=0)]
+    await exchange.close(Termination.ENDED)
+    (record,) = bench.records
+    assert (record.outcome, record.model, record.rewritten, record.priority) == (
+        Outcome.ROUTED, "qwen3", False, 0,
+    )  # fmt: skip
+    assert len(routed) == 1
+
+
+async def test_what_is_refused_never_ran(bench):
+    routed = []
+    bench.endpoints.replace()
+    await refusal(bench.exchange(starters=(routed.append,)), ready())
+    assert not routed
+
+
+async def test_a_streamed_response_is_timed_from_the_first_message_on(bench):
+    exchange = bench.exchange()
+    bench.now += 0.25
+    await exchange.decide(ready())
+    headers = Headers({"content-type": "text/event-stream"})
+    bench.now += 0.25
+    exchange.edit(ResponseStarted(200, headers, StaticMetadata(), end_of_stream=False))
+    for number in range(3):
+        bench.now += 0.5
+        exchange.edit(ResponseChunk(b"data: x\n\n", end_of_stream=number == 2))
+    await exchange.close(Termination.ENDED)
+    (record,) = bench.records
+    assert record.decide_seconds == 0.25
+    assert record.total_seconds == 2.0
+    assert record.response.streamed
+    assert record.response.first_token_seconds == 1.0
+    assert record.response.body_bytes == 27
+    assert sum(record.response.gaps.counts) == 2
+    assert record.response.gaps.seconds == 1.0
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "size"),
+    [
+        (b"1234567", {"content-length": "99"}, 7),
+        (None, {"content-length": "99"}, 99),
+        (None, {"content-length": "lots"}, None),
+        (None, {}, None),
+        (b"", {}, 0),
+    ],
+    ids=["seen", "told", "no number", "unknown", "none"],
+)
+async def test_the_size_of_a_request_is_its_body_s_or_what_its_headers_say(bench, body, headers, size):
+    exchange = bench.exchange()
+    await exchange.decide(replace(ready(headers), body=body))
+    await exchange.close(Termination.ENDED)
+    assert bench.records[0].request_bytes == size
 
 
 async def test_a_stream_that_starts_with_a_response_is_reported_as_such(bench):

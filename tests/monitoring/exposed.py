@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 
+from epp_adapter.endpoints import Endpoint
 from epp_adapter.exchange_record import Outcome as EppOutcome
+from epp_adapter.gateway_families import ShownTwice
 from epp_adapter.gateway_metrics import GatewayMetrics
 from epp_adapter.metrics import Metrics
 from epp_adapter.pool_metrics import PoolMetrics
 from epp_adapter.records.finder import RecordSource, RecordState
 from epp_adapter.records.tokenizer import CalloutFault
-from epp_adapter.routing.load import NO_LOADS
+from epp_adapter.routing.load import EndpointLoad, FixedLoads
 from epp_adapter.routing.strategy import StrategyFault
 from epp_adapter.scheduler_metrics import SchedulerMetrics
 from extproc.exchange import PassingExchange
@@ -29,6 +31,7 @@ from tokenext.profiles import InexactReason
 
 __all__ = ["WORDS", "Series", "all_series"]
 
+ENDPOINT = Endpoint("10.0.0.1:8000")
 _SUFFIXES = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -55,6 +58,17 @@ class Series:
     labels: frozenset[str] | None
 
 
+def gateway_labels(registry: CollectorRegistry) -> dict[str, frozenset[str]]:
+    """Of the families that are shown under two names."""
+    found = {}
+    for collector in {*registry._collector_to_names}:
+        for shown in collector._shown if isinstance(collector, ShownTwice) else ():
+            found[shown.name] = frozenset(shown.family._names)
+            if shown.old_name is not None:
+                found[shown.old_name] = frozenset(shown.old_labels)
+    return found
+
+
 def all_series() -> dict[str, Series]:
     registry = CollectorRegistry()
     tokenext = PrometheusObserver(registry)
@@ -67,12 +81,16 @@ def all_series() -> dict[str, Series]:
     Metrics(registry)
     PoolMetrics(registry)
     SchedulerMetrics(registry)
-    GatewayMetrics(registry, version="1").watch_pool("pool", tuple, NO_LOADS)
+    load = EndpointLoad(waiting=1, running=1, kv_utilization=0.5, updated_at=0.0)
+    GatewayMetrics(registry, version="1").watch_pool(
+        "pool", lambda: (ENDPOINT,), FixedLoads({ENDPOINT.address: load})
+    )
     labels = {
         name: frozenset(collector._labelnames)  # no public way
         for name, collector in registry._names_to_collectors.items()
         if isinstance(collector, MetricWrapperBase)
     }
+    labels |= gateway_labels(registry)
     found = {}
     for family in registry.collect():
         for suffix in _SUFFIXES[family.type]:

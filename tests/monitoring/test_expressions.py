@@ -73,6 +73,10 @@ def test_an_expression_asks_only_for_what_is_exposed(name):
             "rate(tokenext_requests_total{reason=~'deadline|dead_line'}[5m]) / scalar(sum(nothing))",
             "tokenext_requests_total: reason is never ['dead_line']",
         ),
+        (
+            "sum(rate(llm_d_epp_request_ttft_seconds_bucket{streamed='true'}[5m]))",
+            "llm_d_epp_request_ttft_seconds_bucket has no label streamed",
+        ),
     ],
 )
 def test_a_mistake_would_be_found(expression, says):
