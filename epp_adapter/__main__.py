@@ -51,6 +51,7 @@ from epp_adapter.strategy_wiring import (
     with_fallbacks,
 )
 from extproc.admin import AdminPages, Section, serve_admin
+from extproc.admin_token import bearer_token
 from extproc.allocator import keep_large_blocks
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             endpoints = check_endpoints_file(settings, config)
             build_internals(settings, config)
             tls_options(settings.tls, config)
+            bearer_token(settings.admin_token_file, config)
             callout_tls(settings.tokenization.tls, config)
             found = "a pool" if endpoints is None else f"{endpoints} endpoints"
             print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
@@ -239,6 +241,7 @@ async def _serve_routing(
     )
     server = Server(options, lambda: EppExchange(routing))
     registry.register(StreamMetrics("epp_adapter", server))
+    token = bearer_token(settings.admin_token_file, config)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(strategies.close, settings.drain_seconds)
         if settings.admin is not None:
@@ -251,7 +254,7 @@ async def _serve_routing(
                 config=lambda: msgspec.to_builtins(settings),
                 sections=status,
             )
-            bound = stack.enter_context(serve_admin(host, port, pages))
+            bound = stack.enter_context(serve_admin(host, port, pages, token))
             _log.info("metrics on %s:%d", host, bound)
         await server.start()
 

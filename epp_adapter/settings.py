@@ -129,6 +129,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`default_strategy` picks where a request names none in x-routing-strategy. `fallback` is asked, in
     order, where the first strategy cannot pick. `admin` is where /metrics is served; None: nowhere.
+    `admin_token_file`, relative to the settings file: it is served to who knows the token in there; None: to
+    everybody.
 
     `scrape` None: no metrics are scraped. `destination_fallbacks`: how many endpoints a destination
     names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
@@ -143,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_strategy: str
     fallback: tuple[str, ...] = ()
     admin: str | None = None
+    admin_token_file: Annotated[str, Meta(min_length=1)] | None = None
     metadata_namespace: Annotated[str, Meta(min_length=1)] = RECORD_NAMESPACE
     clear_route_cache: bool = False
     drain_seconds: Annotated[float, Meta(ge=0)] = 30.0

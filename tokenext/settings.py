@@ -123,13 +123,15 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics. `tls` is
-    one more address, for callers on another host.
+    """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics, to who knows
+    the token in `admin_token_file` (relative to the settings file); None: to everybody. `tls` is one more
+    address, for callers on another host.
     """
 
     listen: str
     models: Annotated[tuple[ModelSettings, ...], msgspec.Meta(min_length=1)]
     admin: str | None = None
+    admin_token_file: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     tls: TlsSettings | None = None
     metadata_namespace: _Name = RECORD_NAMESPACE
     exchange_log: bool = True

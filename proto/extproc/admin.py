@@ -2,6 +2,8 @@
 
 Whatever a page shows is asked for when it is read, from another thread than the service's: what is passed in
 must only read. Nothing of a request is shown, so nothing here is secret but what settings hold.
+
+With a token only probes are answered without it.
 """
 
 import contextlib
@@ -22,6 +24,8 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from extproc.admin_token import BearerToken
+
 __all__ = ["AdminPages", "Section", "masked", "serve_admin"]
 
 _log = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 # What a key is called whose value nobody is shown.
 _SECRET: Final = re.compile(r"token$|secret|password|credential|authorization", re.IGNORECASE)
 _HIDDEN: Final = "***"
+_FOR_ANYBODY: Final = frozenset({"/healthz", "/readyz"})  # a kubelet has no token
 _STYLE: Final = """\
 :root{color-scheme:light dark;--line:color-mix(in srgb,currentColor 18%,transparent)}
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -64,9 +69,12 @@ class AdminPages:
 
 
 @contextlib.contextmanager
-def serve_admin(host: str, port: int, pages: AdminPages) -> Iterator[int]:
-    """Serve until the block is left; gives the port. Raises OSError where the address cannot be bound."""
-    server = _server_of(host.strip("[]"))((host.strip("[]"), port), _handler(pages))
+def serve_admin(host: str, port: int, pages: AdminPages, token: BearerToken | None = None) -> Iterator[int]:
+    """Serve until the block is left; gives the port. Raises OSError where the address cannot be bound.
+
+    `token`: whom the pages are for; None: everybody.
+    """
+    server = _server_of(host.strip("[]"))((host.strip("[]"), port), _handler(pages, token))
     thread = Thread(target=server.serve_forever, name="admin", daemon=True)
     thread.start()
     try:
@@ -111,7 +119,7 @@ def masked(value: Any, key: str = "") -> Any:
     return value
 
 
-def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: AdminPages, token: BearerToken | None) -> type[BaseHTTPRequestHandler]:
     routes: Mapping[str, Callable[[], tuple[HTTPStatus, str, str]]] = {
         "/": lambda: (HTTPStatus.OK, _HTML, _status_page(pages)),
         "/healthz": lambda: (HTTPStatus.OK, _TEXT, "ok\n"),
@@ -130,6 +138,8 @@ def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             status, kind, body = self._answer(self.path.partition("?")[0])
             self.send_response(status)
+            if status == HTTPStatus.UNAUTHORIZED:
+                self.send_header("www-authenticate", "Bearer")
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -137,6 +147,8 @@ def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
 
         def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+            if token is not None and path not in _FOR_ANYBODY and not token.admits(self._authorization()):
+                return HTTPStatus.UNAUTHORIZED, _TEXT, b"a bearer token is needed\n"
             if path == _METRICS:
                 encode, kind = choose_encoder(self.headers.get("accept", ""))
                 return HTTPStatus.OK, kind, encode(pages.registry)
@@ -146,6 +158,9 @@ def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
                 return HTTPStatus.NOT_FOUND, _TEXT, f"there are {there_are}\n".encode()
             status, kind, text = route()
             return status, kind, text.encode()
+
+        def _authorization(self) -> str | None:
+            return self.headers.get("authorization")
 
         do_HEAD = do_GET  # noqa: N815  # http.server's name
 

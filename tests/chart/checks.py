@@ -110,6 +110,27 @@ def our_containers_are_unprivileged_with_a_read_only_root(release: Rendered) -> 
             assert context["capabilities"] == {"drop": ["ALL"]}, f"{component} {container['name']}"
 
 
+def who_asks_for_a_token_has_it_mounted_and_monitors_bring_it(release: Rendered) -> None:
+    configs = {"tokenext": "tokenext.yaml", "epp": "epp.yaml"}
+    asked = {name: "admin_token_file" in release.config(name, file) for name, file in configs.items()}
+    assert asked["tokenext"] == asked["epp"]
+    for _, template in pods(release.objects):
+        for container in template["spec"]["containers"]:
+            mounted = [each["name"] for each in container.get("volumeMounts", ())].count("admin-token")
+            assert mounted == (asked["epp"] and container["name"] in configs), container["name"]
+    secrets = {
+        (volume["secret"]["secretName"], volume["secret"]["items"][0]["key"])
+        for _, template in pods(release.objects)
+        for volume in template["spec"].get("volumes", ())
+        if volume["name"] == "admin-token"
+    }
+    for monitor in release.of("ServiceMonitor"):
+        for endpoint in monitor["spec"]["endpoints"]:
+            brought = endpoint.get("authorization", {}).get("credentials")
+            ours = endpoint["path"] == "/metrics"
+            assert ({(brought["name"], brought["key"])} if brought else set()) == (secrets if ours else set())
+
+
 def the_pool_is_the_workers_and_nobody_else(release: Rendered) -> None:
     for pool in release.of("InferencePool"):
         selector = pool["spec"]["selector"]["matchLabels"].items()
@@ -164,6 +185,7 @@ CHECKS: Mapping[str, Check] = {
         every_reference_is_met,
         every_service_finds_the_ports_it_names,
         our_containers_are_unprivileged_with_a_read_only_root,
+        who_asks_for_a_token_has_it_mounted_and_monitors_bring_it,
         the_pool_is_the_workers_and_nobody_else,
         names_and_labels_keep_kubernetes_limits,
         a_selector_never_has_what_an_upgrade_changes,

@@ -74,6 +74,12 @@ MORE: Mapping[str, Values] = {
         },
         "networkPolicy": {"enabled": True},
     },
+    "admin-token": {"adminToken": {"secretName": "admin"}, "serviceMonitor": {"enabled": True}},
+    "sidecar-admin-token": {
+        "adminToken": {"secretName": "admin", "key": "prometheus.txt"},
+        "serviceMonitor": {"enabled": True},
+        "tokenext": {"placement": "sidecar"},
+    },
     "service-tls": {"tokenext": {"placement": "service", "tls": {"secretName": "tokenext", "port": 9443}}},
     "rewrites": {
         "modelRewrites": [

@@ -21,6 +21,15 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 
 
+def test_one_secret_closes_both_admin_ports_and_prometheus_brings_its_token():
+    values = {"adminToken": {"secretName": "s"}, "serviceMonitor": {"enabled": True}}
+    release = render(values)
+    for component, file in (("tokenext", "tokenext.yaml"), ("epp", "epp.yaml")):
+        assert "admin_token_file: /etc/admin-token/token\n" in release.config(component, file)
+        (endpoint,) = release.one("ServiceMonitor", f"-{component}")["spec"]["endpoints"]
+        assert endpoint["authorization"] == {"credentials": {"name": "s", "key": "token"}}
+
+
 def test_helm_finds_nothing_to_say_against_the_chart():
     report = helm_python.lint(CHART, strict=True)
     assert report["errors"] == []

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from urllib.error import HTTPError
 from urllib.request import urlopen
 from uuid import RFC_4122, UUID
 
@@ -74,6 +75,25 @@ def test_a_mistake_in_the_settings_is_one_line_and_exit_code_2(config, capsys, c
     assert main(["serve", "--config", str(config), *check]) == 2
     error = capsys.readouterr().err
     assert error == f"epp-adapter: {config}: Object contains unknown field `fallbak`\n"
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ("admin_token_file: token", "admin_token_file: {folder}/token cannot be read: No such file"),
+        ("tls: {listen: 127.0.0.1:0, certificate: c, key: k}", "tls: the files cannot be used: "),
+        (
+            "tokenization: {address: 127.0.0.1:1, tls: {ca: ca.crt}}",
+            "tokenization.tls: the files cannot be used: ",
+        ),
+    ],
+)
+def test_a_file_that_settings_name_and_that_is_missing_ends_the_start(config, capsys, check, more, problem):
+    config.write_text(ROUND_ROBIN + more)
+    assert main(["serve", "--config", str(config), *check]) == 2
+    told = capsys.readouterr().err
+    assert f"epp-adapter: {config}: {problem.format(folder=config.parent)}" in told
 
 
 @pytest.mark.parametrize("check", [[], ["--check"]])
@@ -206,6 +226,13 @@ class TestRoundRobin:
             exchanges = [line for line in epp.lines() if line["message"] == "exchange"]
             assert [line["destination"] for line in exchanges] == destinations
             assert {line["response_status"] for line in exchanges} == {200}
+
+    async def test_an_admin_port_with_a_token_answers_nobody_else(self, config):
+        (config.parent / "token").write_text("s3cret")
+        config.write_text(ROUND_ROBIN + "admin_token_file: token\n")
+        async with served(config) as epp:
+            with pytest.raises(HTTPError, match="401"):
+                await epp.metric("epp_adapter_ready_endpoints")
 
     async def test_a_changed_endpoints_file_is_followed_and_a_bad_one_is_not(self, config):
         async with served(config) as epp:

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import grpc
 import grpc.aio
@@ -99,6 +100,13 @@ class TestCommandLine:
         assert told.startswith(f"tokenext: {config}: tls: the files cannot be used: ")
         assert told.endswith("/tls.crt'\n")
 
+    def test_an_admin_token_that_is_missing_is_named(self, config, model_dir, capsys):
+        write(config, model_dir, admin_token_file="token")
+        assert main(["serve", "--config", str(config)]) == 2
+        told = capsys.readouterr().err
+        token = config.parent / "token"
+        assert told.startswith(f"tokenext: {config}: admin_token_file: {token} cannot be read: ")
+
     def test_help_shows_a_settings_file(self, capsys):
         with pytest.raises(SystemExit) as caught:
             main(["serve", "--help"])
@@ -137,6 +145,19 @@ async def test_ext_proc_is_served_over_tls_too(config, model_dir):
         async with grpc.aio.secure_channel(address, credentials, named) as channel:
             _, answer = await send(channel, BODY)
         assert "tokenext" in answer.dynamic_metadata.fields
+    finally:
+        process.close()
+
+
+@pytest.mark.integration
+def test_an_admin_port_with_a_token_answers_nobody_else(config, model_dir):
+    (config.parent / "token").write_text("s3cret")
+    write(config, model_dir, admin_token_file="token")
+    process = Process(config)
+    try:
+        process.line("serving")
+        with pytest.raises(HTTPError, match="401"):
+            process.metrics()
     finally:
         process.close()
 

@@ -17,6 +17,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from extproc.admin import AdminPages, serve_admin
+from extproc.admin_token import BearerToken, bearer_token
 from extproc.allocator import keep_large_blocks, return_freed_memory
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
@@ -85,6 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         settings = overridden(settings_module.load(options.config), options)
         tls = tls_options(settings.tls, options.config)
+        token = bearer_token(settings.admin_token_file, options.config)
         budget = settings.prefix_cache.budget_bytes
         tree = PrefixTree(budget) if budget else None
         load = partial(_load, options.config, tree)
@@ -101,7 +103,9 @@ def _run(options: argparse.Namespace) -> int:
         del catalog  # it was loaded to say at once what is wrong; every process loads its own
         status: int = uvloop.run(supervise(options.config, settings, options.processes, log))
         return status
-    uvloop.run(_serve(settings, catalog, load, tree, tls, supervised=options.supervised))
+    uvloop.run(
+        _serve(settings, catalog, load, tree, tls=tls, admin_token=token, supervised=options.supervised)
+    )
     return OK
 
 
@@ -129,8 +133,9 @@ async def _serve(
     catalog: Catalog,
     load: partial[Catalog],
     tree: PrefixTree | None,
-    tls: TlsOptions | None,
     *,
+    tls: TlsOptions | None,
+    admin_token: BearerToken | None,
     supervised: bool = False,
 ) -> None:
     limits = settings.limits
@@ -210,7 +215,7 @@ async def _serve(
             conversations.snapshot() if conversations else None,
         ),
     )
-    with closing(pool), _admin(settings.admin, pages):
+    with closing(pool), _admin(settings.admin, pages, admin_token):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:
             with _reload_on_hangup(live, watch, breakers):
@@ -235,14 +240,14 @@ def _open_oracle(asked: Verification) -> AbstractAsyncContextManager[Oracle]:
 
 
 @contextmanager
-def _admin(address: str | None, pages: AdminPages) -> Iterator[None]:
+def _admin(address: str | None, pages: AdminPages, token: BearerToken | None) -> Iterator[None]:
     if address is None:
         yield
         return
     host, _, port = address.rpartition(":")
     with ExitStack() as opened:
         try:
-            opened.enter_context(serve_admin(host, int(port), pages))
+            opened.enter_context(serve_admin(host, int(port), pages, token))
         except OSError as error:
             raise SettingsError("admin", f"cannot listen on {address}: {error.strerror}") from None
         yield

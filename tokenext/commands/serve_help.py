@@ -18,6 +18,8 @@ Serve ext_proc for the models of a settings file. A small one:
 
 NOTES: Final = """\
 more settings:
+  admin_token_file: FILE
+                   the admin port wants its content as a bearer token, but for probes
   tls: {listen: "0.0.0.0:9200", certificate: tls.crt, key: tls.key, client_ca: ca.crt}
                    one more address over TLS; client_ca: callers must show a certificate
 

@@ -9,6 +9,7 @@ listen: unix:/run/tokenext/tokenext.sock
 listen: 0.0.0.0:{{ .Values.tokenext.port }}
 {{- end }}
 admin: 0.0.0.0:{{ .Values.tokenext.adminPort }}
+{{- include "chain.adminTokenFile" . }}
 {{- if .Values.tokenext.tls.secretName }}
 tls:
   listen: 0.0.0.0:{{ .Values.tokenext.tls.port }}
@@ -41,6 +42,12 @@ models:
 {{- end }}
 {{- end -}}
 
+{{- define "chain.adminTokenFile" -}}
+{{- if .Values.adminToken.secretName }}
+admin_token_file: /etc/admin-token/token
+{{- end }}
+{{- end -}}
+
 {{/* (list index model) -> the folder of a model's bundle, which no other model has. */}}
 {{- define "chain.bundleFolder" -}}
 {{- printf "/bundles/%d-%s" (int (index . 0)) ((index . 1).name | lower | replace "/" "-" | replace ":" "-" | trunc 40) -}}
@@ -51,6 +58,7 @@ models:
 {{- $carrier := include "chain.carrier" . -}}
 listen: 0.0.0.0:{{ .Values.epp.port }}
 admin: 0.0.0.0:{{ .Values.epp.adminPort }}
+{{- include "chain.adminTokenFile" . }}
 metadata_namespace: {{ include "chain.namespace" . }}
 endpoints:
   pool:

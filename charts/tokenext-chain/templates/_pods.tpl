@@ -62,6 +62,22 @@ livenessProbe:
   failureThreshold: 6
 {{- end -}}
 
+{{/* The admin ports' token, in a pod of either service or of both. A Secret that changes is read again. */}}
+{{- define "chain.adminTokenVolume" -}}
+{{- with .Values.adminToken }}
+{{- if .secretName }}
+- name: admin-token
+  secret: {secretName: {{ .secretName }}, items: [{key: {{ .key | quote }}, path: token}]}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "chain.adminTokenMount" -}}
+{{- if .Values.adminToken.secretName }}
+- {name: admin-token, mountPath: /etc/admin-token, readOnly: true}
+{{- end }}
+{{- end -}}
+
 {{- define "chain.hubEnv" -}}
 {{- if .Values.hub.tokenSecret }}
 - name: HF_TOKEN
@@ -146,6 +162,7 @@ livenessProbe:
   {{- if .Values.tokenext.tls.secretName }}
   - {name: tokenext-tls, mountPath: /etc/tokenext-tls, readOnly: true}
   {{- end }}
+  {{- include "chain.adminTokenMount" . | nindent 2 }}
   {{- if .Values.modelStore.bundle }}
   - {name: bundles, mountPath: /bundles, readOnly: true}
   {{- end }}
@@ -167,6 +184,9 @@ livenessProbe:
 {{- if .Values.tokenext.tls.secretName }}
 - name: tokenext-tls
   secret: {secretName: {{ .Values.tokenext.tls.secretName }}}
+{{- end }}
+{{- if ne .Values.tokenext.placement "sidecar" }}
+{{- include "chain.adminTokenVolume" . }}
 {{- end }}
 {{- if .Values.modelStore.bundle }}
 - name: bundles
