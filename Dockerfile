@@ -1,7 +1,7 @@
 # One image for both services; the command says which (`tokenext serve`, `epp-adapter serve`).
 #
 #   docker build -t tokenext-chain:0.1.0 .
-#   docker build -t tokenext-chain:0.1.0-vllm --build-arg EXTRAS=dynamo,kubernetes,bundle .   # bundles for vLLM
+#   docker build -t tokenext-chain:0.1.0-vllm --build-arg EXTRAS=dynamo,kubernetes,tracing,bundle .   # bundles for vLLM
 #   docker build -t tokenext-chain-trial:0.1.0 --target trial .                               # mocker workers
 #
 # tests/chart/test_dockerfile.py holds versions, extras and entry points equal to pyproject.toml.
@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY tokenext tokenext
 COPY epp_adapter epp_adapter
 COPY proto proto
-ARG EXTRAS=dynamo,kubernetes
+ARG EXTRAS=dynamo,kubernetes,tracing
 RUN /opt/chain/bin/pip install -c constraints.txt ".[${EXTRAS}]"
 
 # NVIDIA Dynamo's mocker and front end, which the chart's trial workers are (docs/adr/0003: without dependencies).

@@ -17,7 +17,7 @@ help:  ## say what can be made
 # it would take half a minute more than to compile what is used.
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dynamo,kubernetes,stack,chart,dev]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dynamo,kubernetes,tracing,stack,chart,dev]'
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps ai-dynamo
 	@touch $@
 

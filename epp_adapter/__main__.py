@@ -42,6 +42,7 @@ from epp_adapter.settings import (
     listen_address,
     load_settings,
 )
+from epp_adapter.spans import ExchangeSpans
 from epp_adapter.status_page import RecentPicks, sections
 from epp_adapter.strategy_wiring import (
     Strategies,
@@ -59,6 +60,7 @@ from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
 from extproc.tls import tls_options
+from extproc.tracing_wiring import tracing_by
 
 _log = logging.getLogger("epp_adapter")
 
@@ -144,13 +146,25 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
         async with _tokenizer(settings.tokenization, config) as tokenizer:
             records = _records(settings, tokenizer, metrics)
             log = ExchangeLog(writer.write)
-            observers = (
+            tracing = opened.enter_context(
+                tracing_by(
+                    settings.tracing,
+                    service="epp-adapter",
+                    version=version("tokenext-chain"),
+                    registry=registry,
+                    clock=time.monotonic,
+                    source=str(config),
+                )
+            )
+            observers: list[Callable[[ExchangeRecord], None]] = [
                 metrics.exchange_closed, pool.metrics.exchange_closed, gateway.exchange_closed,
                 picks.exchange_closed, log,
-            )  # fmt: skip
+            ]  # fmt: skip
+            if tracing is not None:
+                observers.append(ExchangeSpans(tracing, time.monotonic))
             asked = with_fallbacks(settings, strategies, metrics)
             routing = _routing(
-                settings, pool, asked, records, observers=observers, starters=(gateway.request_routed,)
+                settings, pool, asked, records, observers=tuple(observers), starters=(gateway.request_routed,)
             )
             background = [*pool.background, *following]
             await _serve_routing(

@@ -20,6 +20,7 @@ from epp_adapter.routing.strategy import Pick, RoutingRequest, RoutingStrategy, 
 from extproc import wellknown
 from extproc.errors import ChainError, UnknownStrategyError
 from extproc.events import Headers, RequestReady, ResponseEvent, ResponseStarted, Termination
+from extproc.tracing import trace_parent
 from extproc.verdict import JsonValue, ResponseEdit, Verdict
 
 __all__ = ["EppExchange", "ExchangeRecord", "Outcome", "Routing"]
@@ -41,7 +42,9 @@ class EppExchange:
         self._response = ResponseSide(routing, self._opened)
         self._outcome = Outcome.RESPONSE_ONLY
         self._request_id = ""
+        self._traceparent = ""
         self._found = FoundRecord(None, ())
+        self._pick_began = 0.0
         self._pick_seconds: float | None = None
         self._response_status = 0
         self._priority = 0
@@ -67,6 +70,7 @@ class EppExchange:
         headers, body = request.headers, request.body
         self._request_bytes = body_length(headers) if body is None else len(body)
         minted = self._read_request_id(headers)
+        self._traceparent = trace_parent(headers)
         self._found = await self._routing.records.find(request)
         control = read_control_headers(headers)
         self._rewritten = self._routing.rewriting.rewrite(request, control.model_rewrite)
@@ -129,13 +133,13 @@ class EppExchange:
             priority=self._priority,
             lora_name=model if model in self._routing.loras else "",
         )
-        started = self._routing.clock()
+        self._pick_began = self._routing.clock()
         try:
             return await strategy.pick(request, among)
         except StrategyError as error:
             raise refusal(error.fault) from error
         finally:
-            self._pick_seconds = self._routing.clock() - started
+            self._pick_seconds = self._routing.clock() - self._pick_began
 
     def _model_named(self) -> str:
         """Of tokenext's catalog, never a word of the client's."""
@@ -213,6 +217,9 @@ class EppExchange:
             request_bytes=self._request_bytes,
             decide_seconds=self._decide_seconds,
             response=response.facts(),
+            traceparent=self._traceparent,
+            opened=self._opened,
+            pick_began=self._pick_began,
         )
 
 

@@ -49,6 +49,8 @@ class ExchangeRecord:
     the model server was asked for another model than the client asked for. `priority` is the objective's.
     `request_bytes` is the body's size as it came to this picker, None where neither it was seen nor its
     length told. `decide_seconds`: from the first message to the verdict, None where there was none.
+    `traceparent` is the client's where it has the form of one. `opened` and `pick_began` are times of the
+    exchange's clock.
     """
 
     outcome: Outcome
@@ -71,3 +73,6 @@ class ExchangeRecord:
     request_bytes: int | None = None
     decide_seconds: float | None = None
     response: ResponseFacts = NOT_SEEN
+    traceparent: str = ""
+    opened: float = 0.0
+    pick_began: float = 0.0

@@ -23,6 +23,7 @@ from epp_adapter.pool_settings import (
 from epp_adapter.records.callout_tls import CalloutTlsSettings
 from extproc.settings_file import SettingsError, decode
 from extproc.tls import TlsSettings
+from extproc.tracing import TracingSettings
 from extproc.wellknown import RECORD_NAMESPACE
 
 __all__ = [
@@ -136,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
     `require_model`: a body without a model is 400. `objectives` are priorities by name, where no pool says
     them. `models` are by the names of tokenext's catalog. `tls` is for gateways that call nothing but TLS.
-    Requests on streams over `max_streams` are answered 429.
+    Requests on streams over `max_streams` are answered 429. `tracing` None: no spans.
     """
 
     listen: str
@@ -159,6 +160,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_rewrites: list[RewriteSettings] = []
     tokenization: TokenizationSettings = TokenizationSettings()
     tls: TlsSettings | None = None
+    tracing: TracingSettings | None = None
     models: dict[str, ModelSettings] = {}
 
     def chain(self, name: str) -> tuple[str, ...]:

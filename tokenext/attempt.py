@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tokenext.breaker import Breaker, Breakers
 from tokenext.catalog import Catalog, Model
-from tokenext.declined import Declined, SkipReason
+from tokenext.declined import FAULTS, Declined, SkipReason
 from tokenext.json_object import JsonObject
 from tokenext.observer import OTHER_MODEL, ExchangeRecord, Outcome, Stage
 from tokenext.openai import Api, ChatRequest, parse, read_body
@@ -19,8 +19,6 @@ from tokenext.turns import Remembered
 
 __all__ = ["Attempt"]
 
-# What a request can do nothing for, or not much: the model is at fault, or late.
-_FAULTS: Final = frozenset({SkipReason.ENGINE_FAILED, SkipReason.RENDER_DEADLINE, SkipReason.DEADLINE})
 _MESSAGE_BYTES: Final = 256  # to render a message takes as long as so many bytes of text
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
@@ -79,7 +77,7 @@ class Attempt:
             self.tokenized = await running()
         else:
             # Whoever asks for less time than is usual has only itself to blame.
-            faults = _FAULTS if deadline_seconds is None else _FAULTS - {SkipReason.DEADLINE}
+            faults = FAULTS if deadline_seconds is None else FAULTS - {SkipReason.DEADLINE}
             self.tokenized = await self._guarded(breakers.of(model.name), running, faults)
         return self.tokenized
 
@@ -110,13 +108,25 @@ class Attempt:
                 breaker.succeeded()
         return tokenized
 
-    def record(self, outcome: Outcome, reason: str, request_id: str = "") -> ExchangeRecord:
-        """The fact it leaves behind. A client may choose `request_id`: it stays if it has the form of one."""
+    def record(
+        self, outcome: Outcome, reason: str, request_id: str = "", traceparent: str = ""
+    ) -> ExchangeRecord:
+        """The fact it leaves behind. A client may choose `request_id`: it stays if it has the form of one.
+        `traceparent` is from `trace_parent`.
+        """
         model = OTHER_MODEL if self.model is None else self.model.name
         request_id = request_id if _UUID.fullmatch(request_id) else ""
         seconds = self.watch.taken()
         if self.tokenized is None:
-            return ExchangeRecord(model, outcome, reason, request_id=request_id, seconds=seconds)
+            return ExchangeRecord(
+                model,
+                outcome,
+                reason,
+                request_id=request_id,
+                traceparent=traceparent,
+                began=self.watch.began,
+                seconds=seconds,
+            )
         return ExchangeRecord(
             model,
             outcome,
@@ -125,5 +135,7 @@ class Attempt:
             handed_off=self.tokenized.body is not None,
             prompt_tokens=len(self.tokenized.record.token_ids),
             request_id=request_id,
+            traceparent=traceparent,
+            began=self.watch.began,
             seconds=seconds,
         )

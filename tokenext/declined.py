@@ -1,8 +1,9 @@
 """Why a request is left untokenized."""
 
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Declined", "SkipReason"]
+__all__ = ["FAULTS", "Declined", "SkipReason"]
 
 
 class SkipReason(StrEnum):
@@ -26,6 +27,10 @@ class SkipReason(StrEnum):
     QUEUE_FULL = "queue_full"
     BREAKER_OPEN = "breaker_open"
     CANCELLED = "cancelled"
+
+
+# What a request can do nothing for, or not much: the model is at fault, or late.
+FAULTS: Final = frozenset({SkipReason.ENGINE_FAILED, SkipReason.RENDER_DEADLINE, SkipReason.DEADLINE})
 
 
 class Declined(Exception):  # noqa: N818  # an answer, not an error: the request goes on without ids

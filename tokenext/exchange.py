@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from extproc.errors import BodyTooLargeError
 from extproc.events import RequestReady, ResponseEvent, Termination
+from extproc.tracing import trace_parent
 from extproc.verdict import NO_EDIT, PASS, ResponseEdit, Verdict
 from extproc.wellknown import RECORD_KEY, REQUEST_ID_HEADER
 from tokenext.attempt import Attempt
@@ -82,8 +83,9 @@ class TokenizeExchange:
             outcome, reason = Outcome.TOKENIZED, tokenized.record.reason
             return self._verdict(request, attempt, tokenized)
         finally:
-            request_id = request.headers.get(REQUEST_ID_HEADER, "")
-            self._observer.exchanged(attempt.record(outcome, reason, request_id))
+            headers = request.headers
+            request_id = headers.get(REQUEST_ID_HEADER, "")
+            self._observer.exchanged(attempt.record(outcome, reason, request_id, trace_parent(headers)))
 
     def edit(self, event: ResponseEvent) -> ResponseEdit:
         del event

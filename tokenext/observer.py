@@ -35,7 +35,8 @@ class ExchangeRecord:
 
     `model` is a catalog name or OTHER_MODEL. `reason` is a SkipReason or a refusal's reason where nothing was
     attached, an InexactReason where `engine_exact` is False, else empty. `request_id` is set only where the
-    client's x-request-id is a UUID. `seconds` holds the stages that were reached.
+    client's x-request-id is a UUID, `traceparent` where the client's has the form of one. `seconds` holds the
+    stages that were reached, in their order, the first of which began at `began` of the exchange's clock.
     """
 
     model: str
@@ -45,6 +46,8 @@ class ExchangeRecord:
     handed_off: bool = False
     prompt_tokens: int = 0
     request_id: str = ""
+    traceparent: str = ""
+    began: float = 0.0
     seconds: Mapping[Stage, float] = field(default_factory=dict)
 
 

@@ -1,23 +1,25 @@
-"""Who hears of what happens: the metrics and the log, both of everything."""
+"""Who hears of what happens: the metrics and the log of everything, the traces of exchanges."""
 
 from tokenext.breaker import BreakerState
 from tokenext.catalog import Catalog
 from tokenext.json_log import JsonLog
 from tokenext.metrics import PrometheusObserver
-from tokenext.observer import ExchangeRecord
+from tokenext.observer import ExchangeRecord, Observer
 from tokenext.parity import ParityRecord
+from tokenext.spans import ExchangeSpans
 
 __all__ = ["Observers"]
 
 
 class Observers:
-    """Hands every fact to the metrics and to the log."""
+    """Hands every fact to the metrics and to the log, and every exchange to the traces, if there are any."""
 
-    def __init__(self, metrics: PrometheusObserver, log: JsonLog) -> None:
+    def __init__(self, metrics: PrometheusObserver, log: JsonLog, spans: ExchangeSpans | None = None) -> None:
         self._all = (metrics, log)
+        self._of_exchanges: tuple[Observer, ...] = self._all if spans is None else (*self._all, spans)
 
     def exchanged(self, record: ExchangeRecord) -> None:
-        for observer in self._all:
+        for observer in self._of_exchanges:
             observer.exchanged(record)
 
     def reloaded(self, catalog: Catalog) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from extproc import settings_file
 from extproc.settings_file import SettingsError
 from extproc.tls import TlsSettings
+from extproc.tracing import TracingSettings
 from extproc.wellknown import RECORD_NAMESPACE
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
@@ -125,7 +126,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics, to who knows
     the token in `admin_token_file` (relative to the settings file); None: to everybody. `tls` is one more
-    address, for callers on another host.
+    address, for callers on another host. `tracing` None: no spans.
     """
 
     listen: str
@@ -139,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix_cache: PrefixCacheSettings = PrefixCacheSettings()
     conversations: ConversationSettings = ConversationSettings()
     breaker: BreakerSettings = BreakerSettings()
+    tracing: TracingSettings | None = None
 
 
 def load(path: Path) -> Settings:

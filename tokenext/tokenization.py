@@ -30,7 +30,7 @@ class Stopwatch:
     def __init__(self, clock: Clock) -> None:
         """`clock` gives seconds from any fixed point."""
         self._clock = clock
-        self._last = clock()
+        self.began = self._last = clock()
         self._seconds: Final[dict[Stage, float]] = {}
 
     def now(self) -> float:

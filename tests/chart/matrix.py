@@ -58,6 +58,7 @@ MORE: Mapping[str, Values] = {
         },
         "networkPolicy": {"enabled": True, "metricsNamespace": "monitoring"},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "tracing": {"endpoint": "http://otel-collector.monitoring:4317", "sample_ratio": 0.05},
         "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True},
         "rbac": {"leases": True},

@@ -1,12 +1,10 @@
 """`tokenext serve`: reads the settings, wires everything, runs until told to stop."""
 
 import argparse
-import asyncio
 import gc
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +23,8 @@ from extproc.session import SessionOptions, StreamedDecision
 from extproc.settings_file import SettingsError
 from extproc.stream_metrics import StreamMetrics
 from extproc.tls import TlsOptions, tls_options
+from extproc.tracing import Tracing
+from extproc.tracing_wiring import tracing_by
 from tokenext import settings as settings_module
 from tokenext import status_page, tokenize_service
 from tokenext.breaker import BreakerOptions, Breakers
@@ -33,6 +33,7 @@ from tokenext.catalog import Catalog
 from tokenext.commands.addresses import add_addresses, overridden
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
 from tokenext.commands.processes import stop_with_parent, supervise
+from tokenext.commands.reloading import reload_on_hangup
 from tokenext.commands.serve_help import DESCRIPTION, NOTES
 from tokenext.conversations import Conversations
 from tokenext.exchange import ExchangeOptions, TokenizeExchange
@@ -48,6 +49,7 @@ from tokenext.parity_watch import ParityWatch
 from tokenext.pool import TokenizationPool
 from tokenext.prefix_tree import PrefixTree
 from tokenext.settings import BreakerSettings, Settings
+from tokenext.spans import ExchangeSpans
 
 __all__ = ["add"]
 
@@ -103,9 +105,21 @@ def _run(options: argparse.Namespace) -> int:
         del catalog  # it was loaded to say at once what is wrong; every process loads its own
         status: int = uvloop.run(supervise(options.config, settings, options.processes, log))
         return status
-    uvloop.run(
-        _serve(settings, catalog, load, tree, tls=tls, admin_token=token, supervised=options.supervised)
-    )
+    registry = CollectorRegistry()
+    with _tracing(settings, options.config, registry) as tracing:
+        uvloop.run(
+            _serve(
+                settings,
+                catalog,
+                load,
+                tree,
+                tls=tls,
+                admin_token=token,
+                registry=registry,
+                tracing=tracing,
+                supervised=options.supervised,
+            )
+        )
     return OK
 
 
@@ -118,6 +132,19 @@ def _count(text: str) -> int:
 
 def _load(config: Path, tree: PrefixTree | None) -> Catalog:
     return load_catalog(settings_module.load(config), source=str(config), now=now, prefix_tree=tree)
+
+
+def _tracing(
+    settings: Settings, config: Path, registry: CollectorRegistry
+) -> AbstractContextManager[Tracing | None]:
+    return tracing_by(
+        settings.tracing,
+        service="tokenext",
+        version=version("tokenext-chain"),
+        registry=registry,
+        clock=time.perf_counter,
+        source=str(config),
+    )
 
 
 def _tell(catalog: Catalog) -> None:
@@ -136,17 +163,19 @@ async def _serve(
     *,
     tls: TlsOptions | None,
     admin_token: BearerToken | None,
-    supervised: bool = False,
+    registry: CollectorRegistry,
+    tracing: Tracing | None,
+    supervised: bool,
 ) -> None:
     limits = settings.limits
-    registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     metrics = PrometheusObserver(registry)
     writer = LineWriter(_STDOUT)
     registry.register(LostLines("tokenext", writer))
     log = JsonLog(writer.write, exchanges=settings.exchange_log)
-    observers = Observers(metrics, log)
+    spans = None if tracing is None else ExchangeSpans(tracing, time.perf_counter)
+    observers = Observers(metrics, log, spans)
     breakers = Breakers(_breaker_options(settings.breaker), observers.breaker_changed)
     live = LiveCatalog(catalog, load, observers)
     metrics.show_models(catalog)
@@ -218,7 +247,7 @@ async def _serve(
     with closing(pool), _admin(settings.admin, pages, admin_token):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:
-            with _reload_on_hangup(live, watch, breakers):
+            with reload_on_hangup(live, watch, breakers):
                 try:
                     await server.start()
                 except OSError as error:
@@ -251,26 +280,3 @@ def _admin(address: str | None, pages: AdminPages, token: BearerToken | None) ->
         except OSError as error:
             raise SettingsError("admin", f"cannot listen on {address}: {error.strerror}") from None
         yield
-
-
-@contextmanager
-def _reload_on_hangup(live: LiveCatalog, watch: ParityWatch, breakers: Breakers) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
-
-    async def load_again() -> None:
-        if await live.reload():
-            breakers.close_all()
-            await asyncio.to_thread(return_freed_memory)
-            watch.follow()
-
-    def reload() -> None:
-        task = loop.create_task(load_again())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)

@@ -31,6 +31,10 @@ prefix_cache:
 conversations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.tracing }}
+tracing:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.tokenext.breaker }}
 breaker:
   {{- toYaml . | nindent 2 }}
@@ -87,6 +91,10 @@ max_streams: {{ .Values.epp.maxStreams }}
 clear_route_cache: {{ .Values.epp.clearRouteCache }}
 require_model: {{ .Values.epp.requireModel }}
 destination_fallbacks: {{ .Values.epp.destinationFallbacks }}
+{{- with .Values.tracing }}
+tracing:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.epp.health }}
 health:
   {{- toYaml . | nindent 2 }}
