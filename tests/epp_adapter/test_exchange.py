@@ -301,6 +301,14 @@ async def test_a_clients_request_id_is_reported_only_if_it_is_a_uuid(bench, give
     assert bench.records[0].request_id == kept
 
 
+async def test_a_record_has_the_traceparent_only_if_it_is_one(bench):
+    for given in ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a client's words"):
+        exchange = bench.exchange()
+        await exchange.decide(ready({"traceparent": given}))
+        await exchange.close(Termination.ENDED)
+    assert [record.traceparent[:6] for record in bench.records] == ["00-0af", ""]
+
+
 def started(status: int = 200) -> ResponseStarted:
     return ResponseStarted(status, Headers({}), StaticMetadata(), end_of_stream=False)
 
@@ -335,6 +343,7 @@ async def test_the_rest_of_a_response_changes_nothing(bench):
 
 @pytest.mark.parametrize("termination", list(Termination))
 async def test_closing_finishes_the_pick_and_reports_exactly_once(bench, termination):
+    opened = bench.now
     exchange = bench.exchange()
     await exchange.decide(ready(record=encode(RECORD)))
     bench.now += 2.5
@@ -357,6 +366,8 @@ async def test_closing_finishes_the_pick_and_reports_exactly_once(bench, termina
             response_status=201,
             total_seconds=2.5,
             decide_seconds=0.0,
+            opened=opened,
+            pick_began=opened,
         )
     ]
 
