@@ -226,6 +226,7 @@ def _routing(
         rewriting=pool.rewriting,
         destination_fallbacks=settings.destination_fallbacks,
         conformance=settings.conformance,
+        max_headers=settings.max_headers,
     )
 
 

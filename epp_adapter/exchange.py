@@ -18,7 +18,7 @@ from epp_adapter.response_reading import ResponseReading
 from epp_adapter.response_timing import body_length
 from epp_adapter.routing.strategy import Pick, RoutingRequest, RoutingStrategy, StrategyError
 from extproc import wellknown
-from extproc.errors import ChainError, UnknownStrategyError
+from extproc.errors import ChainError, TooManyHeadersError, UnknownStrategyError
 from extproc.events import Headers, RequestReady, ResponseEvent, ResponseStarted, Termination
 from extproc.tracing import trace_parent
 from extproc.verdict import JsonValue, ResponseEdit, Verdict
@@ -71,6 +71,8 @@ class EppExchange:
         self._request_bytes = body_length(headers) if body is None else len(body)
         minted = self._read_request_id(headers)
         self._traceparent = trace_parent(headers)
+        if headers.lines > self._routing.max_headers:
+            raise TooManyHeadersError("the request has more headers than this gateway takes")
         self._found = await self._routing.records.find(request)
         control = read_control_headers(headers)
         self._rewritten = self._routing.rewriting.rewrite(request, control.model_rewrite)

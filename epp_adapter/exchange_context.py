@@ -22,7 +22,8 @@ class Routing:
     over, `starters` when its request is routed; both must be quick. `strategy_of` has the strategy of a model
     where it is not the default one, `loras` the models that are LoRA adapters. `destination_fallbacks` is how
     many more endpoints a destination names, for gateways that read a list. `conformance` honours the
-    conformance suite's headers, by which any client may choose its endpoint.
+    conformance suite's headers, by which any client may choose its endpoint. A request of more than
+    `max_headers` header lines is refused.
     """
 
     endpoints: EndpointSource
@@ -40,3 +41,4 @@ class Routing:
     rewriting: ModelRewriting = field(default_factory=ModelRewriting)
     destination_fallbacks: int = 0
     conformance: bool = False
+    max_headers: int = 256

@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     REFUSED_UNKNOWN_STRATEGY = "refused_unknown_strategy"
     REFUSED_BAD_REQUEST = "refused_bad_request"
     REFUSED_TOO_LARGE = "refused_too_large"
+    REFUSED_TOO_MANY_HEADERS = "refused_too_many_headers"
     REFUSED_OVERLOADED = "refused_overloaded"
     REFUSED_DEADLINE = "refused_deadline"
     UNDECIDED = "undecided"  # the client left, or we failed, before a verdict

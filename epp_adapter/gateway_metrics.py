@@ -58,6 +58,7 @@ _ERRORS: Final[Mapping[Outcome, str]] = {
     Outcome.REFUSED_UNKNOWN_STRATEGY: "BadRequest",
     Outcome.REFUSED_BAD_REQUEST: "BadRequest",
     Outcome.REFUSED_TOO_LARGE: "BadRequest",
+    Outcome.REFUSED_TOO_MANY_HEADERS: "BadRequest",
 }
 _SERVER_ERROR: Final = 500
 _SOURCE: Final = "metrics-data-source"  # the reference's name for what scrapes

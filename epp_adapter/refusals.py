@@ -13,6 +13,7 @@ from extproc.errors import (
     DeadlineExceededError,
     NoReadyEndpointError,
     OverloadedError,
+    TooManyHeadersError,
     UnknownStrategyError,
 )
 
@@ -26,6 +27,7 @@ _OUTCOMES: Final[Mapping[type[ChainError], Outcome]] = {
     UnknownStrategyError: Outcome.REFUSED_UNKNOWN_STRATEGY,
     BadRequestError: Outcome.REFUSED_BAD_REQUEST,
     BodyTooLargeError: Outcome.REFUSED_TOO_LARGE,
+    TooManyHeadersError: Outcome.REFUSED_TOO_MANY_HEADERS,
     OverloadedError: Outcome.REFUSED_OVERLOADED,
     DeadlineExceededError: Outcome.REFUSED_DEADLINE,
 }

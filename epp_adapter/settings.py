@@ -137,7 +137,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names beside its first. `conformance`: clients may choose their endpoint, as the conformance suite does.
     `require_model`: a body without a model is 400. `objectives` are priorities by name, where no pool says
     them. `models` are by the names of tokenext's catalog. `tls` is for gateways that call nothing but TLS.
-    Requests on streams over `max_streams` are answered 429. `tracing` None: no spans.
+    Requests on streams over `max_streams` are answered 429, those of over `max_headers` header lines 431.
+    `tracing` None: no spans.
     """
 
     listen: str
@@ -151,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clear_route_cache: bool = False
     drain_seconds: Annotated[float, Meta(ge=0)] = 30.0
     max_streams: Annotated[int, Meta(ge=1)] = 16_384
+    max_headers: Annotated[int, Meta(ge=1)] = 256
     health: HealthSettings = HealthSettings()
     scrape: ScrapeSettings | None = None
     destination_fallbacks: Annotated[int, Meta(ge=0, le=16)] = 0

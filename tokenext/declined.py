@@ -12,6 +12,7 @@ class SkipReason(StrEnum):
     NOT_OPENAI_PATH = "not_openai_path"
     NO_BODY = "no_body"
     OVERSIZE = "oversize"
+    TOO_MANY_HEADERS = "too_many_headers"
     INVALID_JSON = "invalid_json"
     BAD_REQUEST_SHAPE = "bad_request_shape"
     UNKNOWN_MODEL = "unknown_model"

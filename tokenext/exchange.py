@@ -17,7 +17,7 @@ from tokenext.declined import Declined, SkipReason
 from tokenext.handoff import strip
 from tokenext.json_object import JsonObject
 from tokenext.observer import Observer, Outcome
-from tokenext.openai import GUARDED_PATHS
+from tokenext.openai import GUARDED_PATHS, read_body
 from tokenext.pool import TokenizationPool
 from tokenext.tokenization import Clock, Stopwatch, Tokenized
 from tokenext.turns import Remembered
@@ -34,8 +34,11 @@ class OnOversize(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeOptions:
+    """A request of more than `max_headers` header lines is not tokenized."""
+
     metadata_namespace: str
     on_oversize: OnOversize
+    max_headers: int = 256
 
 
 class TokenizeExchange:
@@ -107,6 +110,9 @@ class TokenizeExchange:
             raise Declined(SkipReason.OVERSIZE)
         if not request.body:
             raise Declined(SkipReason.NO_BODY)
+        if request.headers.lines > self._options.max_headers:
+            attempt.body = read_body(request.body)  # or headers would bring the chain's own fields past us
+            raise Declined(SkipReason.TOO_MANY_HEADERS)
         return await attempt.tokenize(
             path,
             request.body,

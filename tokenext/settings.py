@@ -42,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Requests of up to `max_inline_bytes`, a message counted as 256 bytes more, need no thread where nothing
     waits and the engine is fast; 0: all do.
     `render_deadline_ms` and `max_prompt_chars` hold a chat template, which no deadline of a request can stop.
-    Requests on streams over `max_streams` pass unseen.
+    Requests on streams over `max_streams` pass unseen; those of more than `max_headers` header lines pass.
     """
 
     max_body_bytes: _Positive = 16 * 1024 * 1024
@@ -53,6 +53,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_inline_bytes: Annotated[int, msgspec.Meta(ge=0)] = 96 * 1024
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     max_streams: _Positive = 16_384
+    max_headers: _Positive = 256
     render_deadline_ms: _Positive = 1000
     max_prompt_chars: _Positive = 32 * 1024 * 1024
 

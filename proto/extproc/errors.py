@@ -16,6 +16,7 @@ __all__ = [
     "OverloadedError",
     "PeerProtocolError",
     "Reason",
+    "TooManyHeadersError",
     "UnknownModelError",
     "UnknownStrategyError",
 ]
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     UNKNOWN_STRATEGY = "unknown_strategy"
     UNKNOWN_MODEL = "model_not_found"
     BODY_TOO_LARGE = "request_too_large"
+    TOO_MANY_HEADERS = "too_many_headers"
     OVERLOADED = "overloaded"
     NO_READY_ENDPOINT = "no_ready_endpoint"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -68,6 +70,13 @@ class UnknownModelError(ChainError):
 class BodyTooLargeError(ChainError):
     status = 413
     reason = Reason.BODY_TOO_LARGE
+
+
+class TooManyHeadersError(ChainError):
+    """RFC 6585, 5: Request Header Fields Too Large."""
+
+    status = 431
+    reason = Reason.TOO_MANY_HEADERS
 
 
 class OverloadedError(ChainError):

@@ -41,12 +41,16 @@ class Termination(Enum):
 
 
 class Headers(Mapping[str, str]):
-    """HTTP headers by lower-case name; a repeated header's values are joined with commas (RFC 9110, 5.3)."""
+    """HTTP headers by lower-case name; a repeated header's values are joined with commas (RFC 9110, 5.3).
 
-    __slots__ = ("_values",)
+    `lines` is how many there were before that, pseudo-headers among them; None: as many as there are names.
+    """
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    __slots__ = ("_values", "lines")
+
+    def __init__(self, values: Mapping[str, str], lines: int | None = None) -> None:
         self._values = values
+        self.lines = len(values) if lines is None else lines
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]

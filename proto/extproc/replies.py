@@ -42,7 +42,7 @@ def plain_headers(header_map: Any) -> Headers:
         value = header.raw_value.decode("utf-8", "surrogateescape") or header.value
         name = header.key
         values[name] = f"{values[name]},{value}" if name in values else value
-    return Headers(values)
+    return Headers(values, len(header_map.headers))
 
 
 class EnvoyMetadata:

@@ -96,6 +96,25 @@ async def refusal(exchange: EppExchange, request: RequestReady) -> ChainError:
     return caught.value
 
 
+async def test_a_request_with_more_headers_than_allowed_is_refused_before_anything_is_asked(bench):
+    looked_for = []
+    exchange = bench.exchange(records=RecordFinder(observe=looked_for.append), max_headers=9)
+    request = ready()
+    error = await refusal(exchange, replace(request, headers=Headers(dict(request.headers), 10)))
+    assert (error.status, error.reason) == (431, "too_many_headers")
+    assert looked_for == []
+    await exchange.close(Termination.REJECTED)
+    (record,) = bench.records
+    assert (record.outcome, record.request_id) == (Outcome.REFUSED_TOO_MANY_HEADERS, REQUEST_ID)
+    assert record.strategy == ""
+
+
+async def test_a_request_with_as_many_headers_as_allowed_is_routed(bench):
+    request = ready()
+    exchange = bench.exchange(max_headers=9)
+    assert await exchange.decide(replace(request, headers=Headers(dict(request.headers), 9)))
+
+
 async def test_header_and_metadata_carry_the_same_destination(bench):
     verdict = await bench.exchange().decide(ready())
     assert verdict.set_headers == {"x-gateway-destination-endpoint": "10.0.0.1:8000"}

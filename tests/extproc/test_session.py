@@ -506,6 +506,7 @@ class TestHeaders:
         assert event.headers["x-b"].encode("utf-8", "surrogateescape") == b"\xff"
         assert event.headers["x-c"] == "old style"
         assert (len(event.headers), list(event.headers)) == (3, ["x-a", "x-b", "x-c"])
+        assert event.headers.lines == 4
 
 
 class TestPeerErrors:

@@ -95,6 +95,29 @@ async def test_a_completion_by_alias_is_tokenized_under_the_catalogs_name(bench)
     assert record.token_ids.as_array().tolist() == [256, *b"hi"]
 
 
+def with_headers(request: RequestReady, lines: int) -> RequestReady:
+    return replace(request, headers=Headers(dict(request.headers), lines))
+
+
+async def test_a_request_with_as_many_headers_as_allowed_is_tokenized(bench):
+    assert (await bench.decide(with_headers(post(chat_body()), 256))).metadata
+
+
+async def test_a_request_with_more_headers_passes_without_a_record_and_says_why(bench):
+    verdict = await bench.decide(with_headers(post(chat_body()), 257))
+    assert verdict is PASS
+    assert (bench.record.outcome, bench.record.reason) == (Outcome.PASSED, "too_many_headers")
+
+
+async def test_more_headers_bring_no_ids_of_a_clients_past_us(bench):
+    body = chat_body(nvext={"token_data": [1, 2]}, prompt_token_ids=[3])
+    verdict = await bench.decide(with_headers(post(body), 1000))
+    left = json.loads(verdict.body)
+    assert "token_data" not in left["nvext"]
+    assert "prompt_token_ids" not in left
+    assert verdict.metadata == {}
+
+
 async def test_the_namespace_is_configurable(bench):
     bench.options = replace(bench.options, metadata_namespace="envoy.lb")
     assert list((await bench.decide(post(chat_body()))).metadata) == ["envoy.lb"]

@@ -197,7 +197,7 @@ async def _serve(
     gc.freeze()
     if conversations is not None:
         metrics.watch_conversations(conversations.snapshot)
-    exchange_options = ExchangeOptions(settings.metadata_namespace, limits.on_oversize)
+    exchange_options = ExchangeOptions(settings.metadata_namespace, limits.on_oversize, limits.max_headers)
     callout = Callout(
         catalog=live.current,
         pool=pool,

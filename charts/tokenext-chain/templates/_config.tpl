@@ -88,6 +88,7 @@ tls:
 {{- end }}
 drain_seconds: {{ .Values.epp.drainSeconds }}
 max_streams: {{ .Values.epp.maxStreams }}
+max_headers: {{ .Values.epp.maxHeaders }}
 clear_route_cache: {{ .Values.epp.clearRouteCache }}
 require_model: {{ .Values.epp.requireModel }}
 destination_fallbacks: {{ .Values.epp.destinationFallbacks }}
