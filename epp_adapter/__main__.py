@@ -23,10 +23,10 @@ from epp_adapter.dynamo_wiring import CannotJoinError
 from epp_adapter.exchange import EppExchange
 from epp_adapter.exchange_context import Routing
 from epp_adapter.exchange_log import ExchangeLog, JsonLines
-from epp_adapter.exchange_record import ExchangeRecord, RequestRouted
 from epp_adapter.gateway_metrics import GatewayMetrics
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.metrics import Metrics
+from epp_adapter.observers import Observers, observers
 from epp_adapter.pool_sources import CannotDiscoverError, check_endpoints_file
 from epp_adapter.pool_wiring import Pool
 from epp_adapter.records.callout import CalloutTokenizer
@@ -144,8 +144,6 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
         )
         metrics.watch(lambda: len(pool.endpoints.current().ready()), strategies.bookings_active)
         async with _tokenizer(settings.tokenization, config) as tokenizer:
-            records = _records(settings, tokenizer, metrics)
-            log = ExchangeLog(writer.write)
             tracing = opened.enter_context(
                 tracing_by(
                     settings.tracing,
@@ -156,16 +154,14 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
                     source=str(config),
                 )
             )
-            observers: list[Callable[[ExchangeRecord], None]] = [
-                metrics.exchange_closed, pool.metrics.exchange_closed, gateway.exchange_closed,
-                picks.exchange_closed, log,
-            ]  # fmt: skip
-            if tracing is not None:
-                observers.append(ExchangeSpans(tracing, time.monotonic))
+            spans = [] if tracing is None else [ExchangeSpans(tracing, time.monotonic)]
+            heard = observers(
+                metrics, pool.metrics, gateway, picks, [ExchangeLog(writer.write), *spans],
+                readable=settings.admin is not None,
+            )  # fmt: skip
+            records = _records(settings, tokenizer, heard)
             asked = with_fallbacks(settings, strategies, metrics)
-            routing = _routing(
-                settings, pool, asked, records, observers=tuple(observers), starters=(gateway.request_routed,)
-            )
+            routing = _routing(settings, pool, asked, records, heard)
             background = [*pool.background, *following]
             await _serve_routing(
                 settings, config, routing, registry, strategies,
@@ -188,7 +184,7 @@ def _tokenizer(settings: TokenizationSettings, config: Path) -> AbstractAsyncCon
     return CalloutTokenizer(settings.address, deadline_seconds=settings.deadline_ms / 1e3, tls=tls)
 
 
-def _records(settings: Settings, tokenizer: Tokenizer | None, metrics: Metrics) -> RecordFinder:
+def _records(settings: Settings, tokenizer: Tokenizer | None, heard: Observers) -> RecordFinder:
     models = settings.models
     return RecordFinder(
         namespace=settings.metadata_namespace,
@@ -197,7 +193,7 @@ def _records(settings: Settings, tokenizer: Tokenizer | None, metrics: Metrics) 
         tokenizer=tokenizer,
         digests={name: model.tokenizer_digest for name, model in models.items() if model.tokenizer_digest},
         models=frozenset(models),
-        observe=metrics.looked_for_record,
+        observe=heard.looked,
     )
 
 
@@ -206,9 +202,7 @@ def _routing(
     pool: Pool,
     strategies: Mapping[str, RoutingStrategy],
     records: RecordFinder,
-    *,
-    observers: tuple[Callable[[ExchangeRecord], None], ...],
-    starters: tuple[Callable[[RequestRouted], None], ...],
+    heard: Observers,
 ) -> Routing:
     return Routing(
         endpoints=pool.endpoints,
@@ -216,8 +210,8 @@ def _routing(
         default_strategy=settings.default_strategy,
         clock=time.monotonic,
         mint_id=partial(_random_uuid, Random()),  # noqa: S311  # it has to be unique, not secret
-        observers=observers,
-        starters=starters,
+        observers=heard.closed,
+        starters=heard.routed,
         records=records,
         strategy_of={name: model.strategy for name, model in settings.models.items() if model.strategy},
         loras=frozenset(name for name, model in settings.models.items() if model.lora),

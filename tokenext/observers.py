@@ -14,9 +14,13 @@ __all__ = ["Observers"]
 class Observers:
     """Hands every fact to the metrics and to the log, and every exchange to the traces, if there are any."""
 
-    def __init__(self, metrics: PrometheusObserver, log: JsonLog, spans: ExchangeSpans | None = None) -> None:
+    def __init__(
+        self, metrics: PrometheusObserver, log: JsonLog, spans: ExchangeSpans | None = None, *, readable: bool
+    ) -> None:
+        """`readable` False: there is no admin port, so no exchange is counted: only it would show it."""
         self._all = (metrics, log)
-        self._of_exchanges: tuple[Observer, ...] = self._all if spans is None else (*self._all, spans)
+        of_exchanges: list[Observer] = [*self._all] if readable else [log]
+        self._of_exchanges = (*of_exchanges, *(() if spans is None else (spans,)))
 
     def exchanged(self, record: ExchangeRecord) -> None:
         for observer in self._of_exchanges:

@@ -175,7 +175,7 @@ async def _serve(
     registry.register(LostLines("tokenext", writer))
     log = JsonLog(writer.write, exchanges=settings.exchange_log)
     spans = None if tracing is None else ExchangeSpans(tracing, time.perf_counter)
-    observers = Observers(metrics, log, spans)
+    observers = Observers(metrics, log, spans, readable=settings.admin is not None)
     breakers = Breakers(_breaker_options(settings.breaker), observers.breaker_changed)
     live = LiveCatalog(catalog, load, observers)
     metrics.show_models(catalog)
