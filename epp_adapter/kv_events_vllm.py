@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 
 from epp_adapter.kv_events import KvEventError, KvEventObserver, StreamOutcome
-from epp_adapter.routing.blocks import tokens_hashes
 from epp_adapter.routing.prefix_index import (
     BlockId,
     Cleared,
@@ -23,6 +22,7 @@ from epp_adapter.routing.prefix_index import (
     Tier,
     WorkerRank,
 )
+from extproc.dynamo_blocks import tokens_hashes
 from extproc.token_metadata import TokenIds
 
 __all__ = ["VllmEventStream"]

@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from extproc.verdict import JsonValue
+from tokenext.block_hashes import BlockHasher
 from tokenext.engine import TokenizerEngine
 from tokenext.handoff import Handoff
 from tokenext.parity import Verification
@@ -23,7 +24,7 @@ class Model:
     `prefix_cache` says in words whether the engine keeps what it has encoded, or why it does not.
 
     `doubt` is why none of its ids counts as the engine's own, for now or until it is bundled. `verification`
-    says how the running engine is asked.
+    says how the running engine is asked. `block_hasher` None: records have no block hashes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Model:
     max_length: int | None = None
     doubt: InexactReason | None = None
     verification: Verification | None = None
+    block_hasher: BlockHasher | None = None
 
 
 class Catalog:

@@ -9,6 +9,7 @@ from typing import Final
 
 from extproc.settings_file import SettingsError
 from extproc.verdict import JsonValue
+from tokenext.block_hashes import BlockHasher, DynamoHasher, VllmHasher
 from tokenext.bundle import read_bundle
 from tokenext.catalog import Catalog, Model, digest
 from tokenext.chat_template import ChatTemplates, TemplateSourceError
@@ -22,7 +23,7 @@ from tokenext.parity import OracleKind, Verification
 from tokenext.prefix_cache import with_prefix_cache
 from tokenext.prefix_tree import PrefixTree
 from tokenext.profiles import InexactReason, Profile, ProfileName
-from tokenext.settings import ModelSettings, Settings, profile_name
+from tokenext.settings import DynamoBlockHashes, ModelSettings, Settings, VllmBlockHashes, profile_name
 from tokenext.sglang_profile import SglangProfile
 from tokenext.template_bounds import RenderBounds
 from tokenext.transformers_profile import TransformersProfile
@@ -125,8 +126,17 @@ def load_model(
         max_length=max_length,
         doubt=doubt,
         verification=_verification(model, profile, f"{key}.verify", source=source),
+        block_hasher=_block_hasher(model.block_hashes),
     )
     return LoadedModel(loaded, files, tokenizer_json)
+
+
+def _block_hasher(asked: DynamoBlockHashes | VllmBlockHashes | None) -> BlockHasher | None:
+    if asked is None:
+        return None
+    if isinstance(asked, DynamoBlockHashes):
+        return DynamoHasher(asked.block_size)
+    return VllmHasher(asked.block_size, asked.seed)
 
 
 def _read(

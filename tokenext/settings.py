@@ -14,7 +14,9 @@ from extproc import settings_file
 from extproc.settings_file import SettingsError
 from extproc.tls import TlsSettings
 from extproc.tracing import TracingSettings
+from extproc.vllm_blocks import DEFAULT_SEED
 from extproc.wellknown import RECORD_NAMESPACE
+from tokenext.block_hashes import Scheme
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
 from tokenext.handoff import Handoff
@@ -100,6 +102,27 @@ class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_start: bool = True
 
 
+class DynamoBlockHashes(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="scheme", tag=Scheme.DYNAMO.value
+):
+    """`block_size` is the workers' own KV block size."""
+
+    block_size: _Positive
+
+
+class VllmBlockHashes(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="scheme",
+    tag=Scheme.VLLM_SHA256_CBOR.value,
+):
+    """Of a vLLM with --prefix-caching-hash-algo sha256_cbor. `seed` is its PYTHONHASHSEED, if set."""
+
+    block_size: _Positive = 16
+    seed: str = DEFAULT_SEED
+
+
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`source`: a directory, or a Hugging Face hub id as org/name[@revision].
 
@@ -107,6 +130,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where there is none. `loras` are adapters' names, which take the model's prompts. `trusted_template` lets
     the chat template run without sandbox and bounds. `strip_messages` replaces a chat's messages by a stub
     where ids are handed over: less for the engine to read, and nothing for it to complain about.
+    `block_hashes` None: records have none.
     """
 
     name: _Name
@@ -122,6 +146,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trusted_template: bool = False
     engine: EngineName = EngineName.AUTO
     verify: VerifySettings | None = None
+    block_hashes: DynamoBlockHashes | VllmBlockHashes | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

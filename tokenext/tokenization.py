@@ -74,6 +74,10 @@ def tokenize(
         # Good to route by; handed over it might be taken, or refused in other words than the engine's own.
         inexact = inexact or InexactReason.OVER_LENGTH
     inexact = inexact or model.doubt
+    blocks = None
+    if model.block_hasher is not None:
+        lora = request.model if request.model in model.loras else ""
+        blocks = model.block_hasher.hashes(ids, cache_salt=request.cache_salt, lora=lora)
     record = TokenRecord(
         model=model.name,
         tokenizer_digest=model.digest,
@@ -81,6 +85,7 @@ def tokenize(
         kind=kind,
         engine_exact=inexact is None,
         reason="" if inexact is None else inexact.value,
+        block_hashes=blocks,
     )
     metadata = token_metadata.encode(record)
     watch.lap(Stage.RECORD)

@@ -15,8 +15,8 @@ from enum import StrEnum
 from operator import or_
 from typing import Final
 
-from epp_adapter.routing.blocks import chained_key
 from epp_adapter.routing.holders import BlockHolders, HolderBits, longest_prefixes
+from extproc.dynamo_blocks import chained_key
 
 __all__ = [
     "Applied",

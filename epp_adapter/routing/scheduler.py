@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from epp_adapter.endpoints import Destination, Endpoint
-from epp_adapter.routing.blocks import block_keys
 from epp_adapter.routing.load import NO_LOADS, Booking, EndpointLoad, InFlight, LoadSource
 from epp_adapter.routing.prefix import NO_OVERLAP, Overlap, PrefixKnowledge
 from epp_adapter.routing.profile import Candidates, ProfileHandler, Schedule
 from epp_adapter.routing.saturation import UtilizationLimits, sheds
 from epp_adapter.routing.strategy import Fallback, RoutingRequest, StrategyError, StrategyFault
+from extproc.dynamo_blocks import block_keys
 from extproc.events import Termination
 from extproc.wellknown import DYNAMO_DP_RANK_HEADER
 

@@ -16,7 +16,6 @@ from rich.table import Table
 from epp_adapter.endpoints import Endpoint, EndpointSnapshot, candidates, parse_subset_hint
 from epp_adapter.routing import plugins
 from epp_adapter.routing.approx_prefix import ApproximatePrefixes
-from epp_adapter.routing.blocks import tokens_hashes
 from epp_adapter.routing.load import EndpointLoad, FixedLoads
 from epp_adapter.routing.pickers import MaxScorePicker
 from epp_adapter.routing.prefix import ExactPrefixes, PrefixKnowledge, by_address
@@ -25,6 +24,7 @@ from epp_adapter.routing.profile import Profile, SingleProfileHandler, WeightedS
 from epp_adapter.routing.scheduler import InternalStrategy, PrefixOptions
 from epp_adapter.routing.strategy import RoutingRequest
 from extproc import wellknown
+from extproc.dynamo_blocks import tokens_hashes
 from extproc.events import Termination
 from extproc.replies import EnvoyMetadata
 from extproc.token_metadata import TokenIds

@@ -19,6 +19,7 @@ from extproc.verdict import JsonValue
 
 __all__ = [
     "BYTES_PER_ID",
+    "BlockHashes",
     "Kind",
     "RecordError",
     "RecordFault",
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 BYTES_PER_ID: Final = 4
 MAX_ID_COUNT: Final = 4_000_000  # above every context window; a bound for what a peer may make us hold
+MAX_HASH_BYTES: Final = 8_000_000  # vLLM's of 4 million ids in blocks of 16
 
 
 class Kind(Enum):
@@ -85,6 +87,15 @@ class TokenIds:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockHashes:
+    """`tokenext.v1.BlockHashes`: one hash for each full block of the prompt, packed in order."""
+
+    scheme: str
+    block_size: int
+    hashes: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRecord:
     """`tokenext.v1.TokenRecord`; the .proto says what the fields promise. token_count is len(token_ids)."""
 
@@ -94,6 +105,7 @@ class TokenRecord:
     kind: Kind
     engine_exact: bool
     reason: str = ""
+    block_hashes: BlockHashes | None = None
 
 
 def encode(record: TokenRecord) -> dict[str, JsonValue]:
@@ -101,11 +113,18 @@ def encode(record: TokenRecord) -> dict[str, JsonValue]:
     fields = spent(record)
     if record.token_ids:
         fields["tokenIds"] = b64encode(record.token_ids.packed).decode("ascii")
+    blocks = record.block_hashes
+    if blocks is not None:
+        fields["blockHashes"] = {
+            "scheme": blocks.scheme,
+            "blockSize": blocks.block_size,
+            **({"hashes": b64encode(blocks.hashes).decode("ascii")} if blocks.hashes else {}),
+        }
     return fields
 
 
 def spent(record: TokenRecord) -> dict[str, JsonValue]:
-    """What may stand in a record's place when its last reader has it: all but the ids.
+    """What may stand in a record's place when its last reader has it: all but the ids and their hashes.
 
     Envoy repeats metadata on every message of a stream; this keeps the ids off those of the response.
     """
@@ -138,7 +157,7 @@ def decode(value: object) -> TokenRecord:
         raise RecordError(RecordFault.TOO_LARGE, f"more than {MAX_ID_COUNT} ids")
     if count and not encoded:
         raise RecordError(RecordFault.SPENT, "another reader took its ids out")
-    packed = _packed_ids(encoded)
+    packed = _from_base64(encoded, "tokenIds")
     if len(packed) != count * BYTES_PER_ID:
         raise RecordError(RecordFault.COUNT_MISMATCH, "tokenCount and tokenIds disagree")
     return TokenRecord(
@@ -148,16 +167,32 @@ def decode(value: object) -> TokenRecord:
         kind=kind,
         engine_exact=_field(value, "engineExact", "engine_exact", bool, False),
         reason=_field(value, "reason", "reason", str, ""),
+        block_hashes=_block_hashes(value.get("blockHashes", value.get("block_hashes"))),
     )
 
 
-def _packed_ids(encoded: str) -> bytes:
+def _block_hashes(value: object) -> BlockHashes | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise RecordError(RecordFault.BAD_FIELD, "blockHashes is no object")
+    encoded = _field(value, "hashes", "hashes", str, "")
+    if len(encoded) > MAX_HASH_BYTES * 4 // 3 + 4:
+        raise RecordError(RecordFault.TOO_LARGE, f"more than {MAX_HASH_BYTES} bytes of hashes")
+    return BlockHashes(
+        scheme=_field(value, "scheme", "scheme", str, ""),
+        block_size=int(_field(value, "blockSize", "block_size", float, 0.0)),
+        hashes=_from_base64(encoded, "hashes"),
+    )
+
+
+def _from_base64(encoded: str, name: str) -> bytes:
     try:
         # proto3 JSON readers take the URL-safe alphabet too, with or without padding.
         alphabet = b"-_" if "-" in encoded or "_" in encoded else None
         return b64decode(encoded + "=" * (-len(encoded) % 4), altchars=alphabet, validate=True)
     except (Base64Error, ValueError):
-        raise RecordError(RecordFault.BAD_BASE64, "tokenIds is not base64") from None
+        raise RecordError(RecordFault.BAD_BASE64, f"{name} is not base64") from None
 
 
 def _field(value: dict[object, object], camel: str, snake: str, expected: type[T], default: T) -> T:

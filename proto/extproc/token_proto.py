@@ -6,7 +6,9 @@ from typing import Any, Final
 from extproc.pb.tokenext.v1 import token_record_pb2
 from extproc.token_metadata import (
     BYTES_PER_ID,
+    MAX_HASH_BYTES,
     MAX_ID_COUNT,
+    BlockHashes,
     Kind,
     RecordError,
     RecordFault,
@@ -30,6 +32,13 @@ def to_proto(record: TokenRecord) -> Any:
         kind=_NUMBERS[record.kind],
         engine_exact=record.engine_exact,
         reason=record.reason,
+        block_hashes=None
+        if record.block_hashes is None
+        else token_record_pb2.BlockHashes(
+            scheme=record.block_hashes.scheme,
+            block_size=record.block_hashes.block_size,
+            hashes=record.block_hashes.hashes,
+        ),
     )
 
 
@@ -49,4 +58,11 @@ def from_proto(message: Any) -> TokenRecord:
         kind=kind,
         engine_exact=message.engine_exact,
         reason=message.reason,
+        block_hashes=_block_hashes(message.block_hashes) if message.HasField("block_hashes") else None,
     )
+
+
+def _block_hashes(message: Any) -> BlockHashes:
+    if len(message.hashes) > MAX_HASH_BYTES:
+        raise RecordError(RecordFault.TOO_LARGE, f"more than {MAX_HASH_BYTES} bytes of hashes")
+    return BlockHashes(message.scheme, message.block_size, message.hashes)

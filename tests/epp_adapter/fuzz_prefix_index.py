@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from epp_adapter.routing.blocks import block_keys, tokens_hashes
 from epp_adapter.routing.prefix_index import (
     Applied,
     BlockId,
@@ -29,6 +28,7 @@ from epp_adapter.routing.prefix_index import (
     Tier,
     WorkerRank,
 )
+from extproc.dynamo_blocks import block_keys, tokens_hashes
 from extproc.token_metadata import TokenIds
 
 BLOCK_SIZE = 2

@@ -11,7 +11,6 @@ import pytest
 from epp_adapter.kv_events import KvEventError, StreamOutcome, WorkerRoll
 from epp_adapter.kv_events_dynamo import DynamoEventStream, NatsOptions, decode_message
 from epp_adapter.kv_events_vllm import VllmEventStream
-from epp_adapter.routing.blocks import block_keys, tokens_hashes
 from epp_adapter.routing.prefix_index import (
     Applied,
     PrefixIndex,
@@ -20,6 +19,7 @@ from epp_adapter.routing.prefix_index import (
     StoredBlock,
     WorkerRank,
 )
+from extproc.dynamo_blocks import block_keys, tokens_hashes
 from extproc.token_metadata import TokenIds
 
 SIZE = 4

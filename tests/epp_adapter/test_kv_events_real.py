@@ -21,8 +21,8 @@ from epp_adapter.kv_events_dynamo import DynamoEventStream, NatsOptions
 from epp_adapter.kv_events_dynamo import follow as follow_nats
 from epp_adapter.kv_events_zmq import VllmOptions
 from epp_adapter.kv_events_zmq import follow as follow_zmq
-from epp_adapter.routing.blocks import block_keys
 from epp_adapter.routing.prefix_index import Applied, PrefixIndex, PrefixMatch, WorkerRank
+from extproc.dynamo_blocks import block_keys
 from extproc.token_metadata import TokenIds
 from tests.epp_adapter.dynamo_stack import (
     BLOCK_SIZE,

@@ -6,7 +6,6 @@ import pytest
 
 from epp_adapter.endpoints import Endpoint
 from epp_adapter.routing.approx_prefix import ApproximatePrefixes
-from epp_adapter.routing.blocks import block_keys, chained_key, tokens_hash_seed, tokens_hashes
 from epp_adapter.routing.holders import HolderBits
 from epp_adapter.routing.prefix import ExactPrefixes, FixedPrefixes, Overlap, by_address, by_dynamo_instance
 from epp_adapter.routing.prefix_index import (
@@ -20,6 +19,7 @@ from epp_adapter.routing.prefix_index import (
     Tier,
     WorkerRank,
 )
+from extproc.dynamo_blocks import block_keys, chained_key, tokens_hash_seed, tokens_hashes
 from extproc.token_metadata import TokenIds
 from tests.epp_adapter.fuzz_prefix_index import run_sequence
 

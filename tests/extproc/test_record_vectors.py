@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from extproc import token_metadata, token_proto
 from extproc.pb.tokenext.v1.token_record_pb2 import TokenRecord as TokenRecordProto
-from extproc.token_metadata import Kind, RecordError, RecordFault, TokenIds, TokenRecord
+from extproc.token_metadata import BlockHashes, Kind, RecordError, RecordFault, TokenIds, TokenRecord
 
 VECTORS = json.loads(
     (Path(__file__).resolve().parents[2] / "proto" / "testdata" / "token_records.json").read_text()
@@ -21,7 +21,10 @@ REFUSED = [pytest.param(vector, id=vector["name"]) for vector in VECTORS["refuse
 def expected(vector) -> TokenRecord:
     fields = vector["expected"]
     ids = TokenIds.pack(fields["token_ids"])
-    return TokenRecord(**(fields | {"token_ids": ids, "kind": Kind(fields["kind"])}))
+    blocks = fields.get("block_hashes")
+    if blocks is not None:
+        blocks = BlockHashes(blocks["scheme"], blocks["block_size"], bytes.fromhex(blocks["hashes"]))
+    return TokenRecord(**(fields | {"token_ids": ids, "kind": Kind(fields["kind"]), "block_hashes": blocks}))
 
 
 @pytest.mark.parametrize("vector", READABLE)

@@ -107,7 +107,7 @@ def test_what_is_no_object_is_no_record(value):
 
 
 def test_fields_of_later_versions_are_passed_over():
-    assert decode({**encode(RECORD), "blockHashes": "AAAA"}) == RECORD
+    assert decode({**encode(RECORD), "hereafter": "AAAA"}) == RECORD
 
 
 def test_an_oversized_record_is_refused_before_its_ids_are_decoded():

@@ -7,6 +7,7 @@ import pytest
 from extproc import token_metadata
 from extproc.token_metadata import Kind, TokenIds
 from tests.tokenext.models import Clock, InexactProfile, chat_body, fake_model
+from tokenext.block_hashes import DynamoHasher
 from tokenext.catalog import Model
 from tokenext.chat_template import ChatTemplates
 from tokenext.declined import Declined, SkipReason
@@ -50,6 +51,16 @@ def test_a_completion_becomes_a_record_of_its_prompt():
 
 def test_the_record_names_the_catalogs_model_not_the_clients_spelling():
     assert run(fake_model("m", aliases=("alias",)), chat_body(model="alias")).record.model == "m"
+
+
+def test_a_record_has_block_hashes_where_the_model_wants_them_and_they_travel_with_it():
+    model = fake_model("m", block_hasher=DynamoHasher(4), loras=("poet",))
+    plain, adapted = (run(model, chat_body(model=name)) for name in ("m", "poet"))
+    ids = plain.record.token_ids
+    assert plain.record.block_hashes == DynamoHasher(4).hashes(ids, cache_salt="", lora="")
+    assert adapted.record.block_hashes == DynamoHasher(4).hashes(ids, cache_salt="", lora="poet")
+    assert token_metadata.decode(plain.metadata) == plain.record
+    assert run(fake_model("m"), chat_body()).record.block_hashes is None
 
 
 def test_exact_ids_are_handed_over():

@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etokenext/v1/token_record.proto\x12\x0btokenext.v1\"\xa5\x01\n\x0bTokenRecord\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x02 \x01(\t\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x01(\x0c\x12\x1f\n\x04kind\x18\x05 \x01(\x0e\x32\x11.tokenext.v1.Kind\x12\x14\n\x0c\x65ngine_exact\x18\x06 \x01(\x08\x12\x0e\n\x06reason\x18\x07 \x01(\t*@\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_CHAT\x10\x01\x12\x13\n\x0fKIND_COMPLETION\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etokenext/v1/token_record.proto\x12\x0btokenext.v1\"A\n\x0b\x42lockHashes\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x12\n\nblock_size\x18\x02 \x01(\r\x12\x0e\n\x06hashes\x18\x03 \x01(\x0c\"\xd5\x01\n\x0bTokenRecord\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x02 \x01(\t\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x01(\x0c\x12\x1f\n\x04kind\x18\x05 \x01(\x0e\x32\x11.tokenext.v1.Kind\x12\x14\n\x0c\x65ngine_exact\x18\x06 \x01(\x08\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\x0c\x62lock_hashes\x18\x08 \x01(\x0b\x32\x18.tokenext.v1.BlockHashes*@\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_CHAT\x10\x01\x12\x13\n\x0fKIND_COMPLETION\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenext.v1.token_record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KIND']._serialized_start=215
-  _globals['_KIND']._serialized_end=279
-  _globals['_TOKENRECORD']._serialized_start=48
-  _globals['_TOKENRECORD']._serialized_end=213
+  _globals['_KIND']._serialized_start=330
+  _globals['_KIND']._serialized_end=394
+  _globals['_BLOCKHASHES']._serialized_start=47
+  _globals['_BLOCKHASHES']._serialized_end=112
+  _globals['_TOKENRECORD']._serialized_start=115
+  _globals['_TOKENRECORD']._serialized_end=328
 # @@protoc_insertion_point(module_scope)
