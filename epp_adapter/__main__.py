@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from epp_adapter.dynamo_wiring import CannotJoinError
 from epp_adapter.exchange import EppExchange
 from epp_adapter.exchange_context import Routing
-from epp_adapter.exchange_log import ExchangeLog, JsonLines
+from epp_adapter.exchange_log import ExchangeLog
 from epp_adapter.gateway_metrics import GatewayMetrics
 from epp_adapter.help_text import DESCRIPTION, ENVIRONMENT, SERVE
 from epp_adapter.metrics import Metrics
@@ -54,6 +54,7 @@ from epp_adapter.strategy_wiring import (
 from extproc.admin import AdminPages, Section, serve_admin
 from extproc.admin_token import bearer_token
 from extproc.allocator import keep_large_blocks
+from extproc.json_lines import log_through
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{config}: ok, {len(settings.strategies)} strategies, {found}")
             return 0
         writer = LineWriter(_STDERR)
-        _log_through(writer)
+        log_through(writer, settings.log.level, service="epp_adapter")
         keep_large_blocks()
         uvloop.run(_serve(settings, config, writer))
     except SettingsError as error:
@@ -113,12 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--admin", metavar="ADDR", help="host:port of /metrics, in place of `admin`")
     serve.add_argument("--check", action="store_true", help="check settings and endpoints file, then exit")
     return parser
-
-
-def _log_through(writer: LineWriter) -> None:
-    handler = logging.StreamHandler(writer)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
@@ -155,8 +150,9 @@ async def _serve(settings: Settings, config: Path, writer: LineWriter) -> None:
                 )
             )
             spans = [] if tracing is None else [ExchangeSpans(tracing, time.monotonic)]
+            log = ExchangeLog(writer.write, settings.log)
             heard = observers(
-                metrics, pool.metrics, gateway, picks, [ExchangeLog(writer.write), *spans],
+                metrics, pool.metrics, gateway, picks, [log, *spans],
                 readable=settings.admin is not None,
             )  # fmt: skip
             records = _records(settings, tokenizer, heard)

@@ -1,30 +1,30 @@
-"""One JSON line per exchange, and one JSON line for everything else the process has to say."""
+"""One JSON line per exchange, or for a share of them."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
-import orjson
 
 from epp_adapter.exchange_record import ExchangeRecord, Outcome
 from epp_adapter.passive_health import Served
 from extproc.events import Termination
+from extproc.json_lines import TimeText
+from extproc.log_settings import ExchangeLines, LogLevel, LogSettings
 
-__all__ = ["ExchangeLog", "JsonLines"]
+__all__ = ["ExchangeLog"]
 
-_TIME: Final = "%Y-%m-%dT%H:%M:%S"
+_DEFAULT: Final = LogSettings()
 
 
 class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What is empty is left out. Times in milliseconds."""
 
     time: str
-    level: str
+    level: LogLevel
     logger: str
     message: str
-    x_request_id: str = ""
+    request_id: str = ""
     outcome: Outcome
     termination: Termination
     model: str = ""
@@ -49,45 +49,33 @@ class ExchangeLog:
     what a request costs. `now` tells the time of day in seconds.
     """
 
-    def __init__(self, write: Callable[[str], object], now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        settings: LogSettings = _DEFAULT,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._write = write
+        self._lines = ExchangeLines(settings)
         self._now = now
         self._encoder = msgspec.json.Encoder()
-        self._second = -1
-        self._time = ""
+        self._times = TimeText()
 
     def __call__(self, record: ExchangeRecord) -> None:
-        now = self._now()
-        second = int(now)
-        if second != self._second:
-            self._second, self._time = second, time.strftime(_TIME, time.localtime(second))
-        line = self._encoder.encode(_line(record, f"{self._time}.{int((now - second) * 1000):03d}"))
-        self._write(line.decode() + "\n")
+        level = self._lines.level(troubled=record.troubled)
+        if level is not None:
+            line = self._encoder.encode(_line(record, self._times.of(self._now()), level))
+            self._write(line.decode() + "\n")
 
 
-class JsonLines(logging.Formatter):
-    """Formats each log record as one JSON object: time, level, logger, message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": self.formatTime(record, _TIME) + f".{int(record.msecs):03d}",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line).decode()
-
-
-def _line(record: ExchangeRecord, time_of_day: str) -> _Line:
+def _line(record: ExchangeRecord, time_of_day: str, level: LogLevel) -> _Line:
     usage = record.usage
     return _Line(
         time=time_of_day,
-        level="info",
+        level=level,
         logger=__name__,
         message="exchange",
-        x_request_id=record.request_id,
+        request_id=record.request_id,
         outcome=record.outcome,
         termination=record.termination,
         model=record.model,

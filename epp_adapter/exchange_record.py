@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from epp_adapter.passive_health import Served
 from epp_adapter.records.finder import Finding
@@ -11,6 +12,9 @@ from epp_adapter.routing.strategy import Fallback
 from extproc.events import Termination
 
 __all__ = ["ExchangeRecord", "Outcome", "RequestRouted"]
+
+
+_SERVER_ERROR: Final = 500
 
 
 class Outcome(StrEnum):
@@ -77,3 +81,18 @@ class ExchangeRecord:
     traceparent: str = ""
     opened: float = 0.0
     pick_began: float = 0.0
+
+    @property
+    def troubled(self) -> bool:
+        """It did not go as it should, whoever is to blame: refused or without a verdict, not picked by the
+        strategy that was to pick, or answered 5xx.
+        """
+        return (
+            self.outcome not in _WELL
+            or bool(self.fallbacks)
+            or self.response_status >= _SERVER_ERROR
+            or self.termination is Termination.FAILED
+        )
+
+
+_WELL: Final = (Outcome.ROUTED, Outcome.RESPONSE_ONLY)  # a set would ask an enum for its hash

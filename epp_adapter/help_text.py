@@ -60,6 +60,8 @@ more settings:
   tls: {listen: "0.0.0.0:9003", certificate: tls.crt, key: tls.key, client_ca: ca.crt}
                           one more address over TLS; client_ca: callers must show a certificate
   max_headers: 256        a request of more header lines is 431; max_streams: 16384, over it 429
+  log: {level: info, exchange_ratio: 1.0}
+                          of requests that went well this share has a line, of the others all
   admin_token_file: FILE  the admin port wants its content as a bearer token, but for probes
   conformance: false      true: clients may choose their endpoint, as the conformance suite does
 

@@ -21,6 +21,7 @@ from epp_adapter.pool_settings import (
     check_endpoints,
 )
 from epp_adapter.records.callout_tls import CalloutTlsSettings
+from extproc.log_settings import LogSettings
 from extproc.settings_file import SettingsError, decode
 from extproc.tls import TlsSettings
 from extproc.tracing import TracingSettings
@@ -153,6 +154,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: Annotated[float, Meta(ge=0)] = 30.0
     max_streams: Annotated[int, Meta(ge=1)] = 16_384
     max_headers: Annotated[int, Meta(ge=1)] = 256
+    log: LogSettings = LogSettings()
     health: HealthSettings = HealthSettings()
     scrape: ScrapeSettings | None = None
     destination_fallbacks: Annotated[int, Meta(ge=0, le=16)] = 0

@@ -13,7 +13,12 @@ _PICK: Final = "pick"
 _SERVER_ERROR: Final = 500
 # Refusals that are the client's doing.
 _ITS_OWN_FAULT: Final = frozenset(
-    {Outcome.REFUSED_BAD_REQUEST, Outcome.REFUSED_TOO_LARGE, Outcome.REFUSED_UNKNOWN_STRATEGY}
+    {
+        Outcome.REFUSED_BAD_REQUEST,
+        Outcome.REFUSED_TOO_LARGE,
+        Outcome.REFUSED_TOO_MANY_HEADERS,
+        Outcome.REFUSED_UNKNOWN_STRATEGY,
+    }
 )
 _WELL: Final = frozenset({Outcome.ROUTED, Outcome.UNDECIDED, Outcome.RESPONSE_ONLY})
 

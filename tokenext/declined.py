@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["FAULTS", "Declined", "SkipReason"]
+__all__ = ["FAULTS", "TROUBLE", "Declined", "SkipReason"]
 
 
 class SkipReason(StrEnum):
@@ -32,6 +32,9 @@ class SkipReason(StrEnum):
 
 # What a request can do nothing for, or not much: the model is at fault, or late.
 FAULTS: Final = frozenset({SkipReason.ENGINE_FAILED, SkipReason.RENDER_DEADLINE, SkipReason.DEADLINE})
+
+# Why requests pass that could have been tokenized: the operator's to mend, and the alerts' to tell.
+TROUBLE: Final = FAULTS | {SkipReason.QUEUE_FULL, SkipReason.BREAKER_OPEN}
 
 
 class Declined(Exception):  # noqa: N818  # an answer, not an error: the request goes on without ids

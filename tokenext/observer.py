@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
+from tokenext.declined import TROUBLE
+
 __all__ = ["OTHER_MODEL", "ExchangeRecord", "Observer", "Outcome", "RecordingObserver", "Stage"]
 
+_TROUBLE: Final = frozenset(reason.value for reason in TROUBLE)
 OTHER_MODEL: Final = "other"  # for every model that the catalog does not name
 
 
@@ -49,6 +52,13 @@ class ExchangeRecord:
     traceparent: str = ""
     began: float = 0.0
     seconds: Mapping[Stage, float] = field(default_factory=dict)
+
+    @property
+    def troubled(self) -> bool:
+        """It did not go as it should, whoever is to blame: the client got an error, or what could have been
+        tokenized was not.
+        """
+        return self.outcome is Outcome.REJECTED or self.reason in _TROUBLE
 
 
 class Observer(Protocol):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from extproc import settings_file
+from extproc.log_settings import LogSettings
 from extproc.settings_file import SettingsError
 from extproc.tls import TlsSettings
 from extproc.tracing import TracingSettings
@@ -161,7 +162,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_token_file: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     tls: TlsSettings | None = None
     metadata_namespace: _Name = RECORD_NAMESPACE
-    exchange_log: bool = True
+    log: LogSettings = LogSettings()
     limits: Limits = Limits()
     prefix_cache: PrefixCacheSettings = PrefixCacheSettings()
     conversations: ConversationSettings = ConversationSettings()

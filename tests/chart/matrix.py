@@ -50,6 +50,7 @@ MORE: Mapping[str, Values] = {
             "prefixCache": {"budget_bytes": 1 << 28},
             "conversations": {"budget_bytes": 1 << 25},
             "breaker": {"failures": 3},
+            "log": {"level": "warning"},
             "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
             "podLabels": {"team": "a"},
             "nodeSelector": {"pool": "cpu"},
@@ -66,7 +67,7 @@ MORE: Mapping[str, Values] = {
         "commonLabels": {"owner": "ml"},
         "image": {"pullSecrets": ["registry"], "digest": "sha256:" + "0" * 64},
         "objectives": [{"name": "chat", "priority": 10}, {"name": "batch", "priority": -1}],
-        "epp": {"replicaSync": True, **HANDLED["epp"]},
+        "epp": {"replicaSync": True, "log": {"exchangeRatio": 0.01}, **HANDLED["epp"]},
     },
     "tokenext-tls": {
         "tokenext": {

@@ -5,12 +5,16 @@ from typing import get_args
 
 import helm_python
 import msgspec
+import pytest
 import yaml
 
+from epp_adapter import settings as epp_settings
 from epp_adapter.settings import Settings as EppSettings
+from extproc.log_settings import LogLevel, LogSettings
 from tests.chart import values_table
 from tests.chart.matrix import MORE, merged
 from tests.chart.rendering import CHART, render
+from tokenext import settings as tokenext_settings
 from tokenext.engine import EngineName
 from tokenext.handoff import Handoff
 from tokenext.profiles import ProfileName
@@ -19,6 +23,17 @@ from tokenext.settings import Settings as TokenextSettings
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("ratio", [0, 0.00001, 0.125, 1])
+def test_a_share_of_exchanges_reaches_both_services_as_it_is(ratio):
+    log = {"level": "debug", "exchangeRatio": ratio}
+    release = render({"tokenext": {"log": log}, "epp": {"log": log}})
+    settings = (
+        tokenext_settings.decode(release.config("tokenext", "tokenext.yaml").encode(), source=""),
+        epp_settings.parse_settings(release.config("epp", "epp.yaml").encode(), source=""),
+    )
+    assert [each.log for each in settings] == [LogSettings(LogLevel.DEBUG, ratio)] * 2
 
 
 def test_one_secret_closes_both_admin_ports_and_prometheus_brings_its_token():

@@ -227,6 +227,21 @@ class TestRoundRobin:
             assert [line["destination"] for line in exchanges] == destinations
             assert {line["response_status"] for line in exchanges} == {200}
 
+    async def test_the_log_keeps_to_its_level_and_its_share(self, config):
+        config.write_text(ROUND_ROBIN + "log: {level: warning, exchange_ratio: 0.5}\n")
+        async with served(config) as epp:
+            await routed(epp.stream(), headers_message())
+            (config.parent / "endpoints.yaml").write_text("endpoints: []")
+            async with asyncio.timeout(5):
+                while not (lines := [each for each in epp.lines() if each["message"] == "exchange"]):
+                    call = epp.stream()
+                    await call.write(headers_message())
+                    await call.read()
+                    await call.done_writing()
+                    await call.read()
+            assert {each["level"] for each in epp.lines()} == {"warning"}
+            assert lines[0]["outcome"] == "refused_no_endpoint"
+
     async def test_an_admin_port_with_a_token_answers_nobody_else(self, config):
         (config.parent / "token").write_text("s3cret")
         config.write_text(ROUND_ROBIN + "admin_token_file: token\n")

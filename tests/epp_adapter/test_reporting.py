@@ -1,7 +1,7 @@
 """What an operator sees: metrics against a golden exposition, and the log lines."""
 
 import json
-import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +9,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from epp_adapter.discovery.static_file import ReloadOutcome
 from epp_adapter.exchange import ExchangeRecord, Outcome
-from epp_adapter.exchange_log import ExchangeLog, JsonLines
+from epp_adapter.exchange_log import ExchangeLog
 from epp_adapter.metrics import Metrics
 from epp_adapter.records.finder import Finding, RecordSource, RecordState
 from epp_adapter.records.tokenizer import CalloutFault
 from epp_adapter.routing.strategy import Fallback, StrategyFault
 from extproc.events import Termination
+from extproc.log_settings import LogLevel, LogSettings
 from extproc.token_metadata import RecordFault
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.prom"
@@ -59,29 +60,9 @@ def test_metrics_match_the_golden_exposition():
     assert stable == GOLDEN.read_text().splitlines()
 
 
-@pytest.fixture
-def lines():
-    """What the package's loggers write, formatted."""
+def logged(*records, settings=LogSettings(), now=lambda: 1_000_000.5) -> list[dict]:  # noqa: B008  # frozen
     written = []
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            written.append(json.loads(self.format(record)))
-
-    handler = Handler()
-    handler.setFormatter(JsonLines())
-    logger = logging.getLogger("epp_adapter")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield written
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-
-
-def logged(*records, now=lambda: 1_000_000.5) -> list[dict]:
-    written = []
-    log = ExchangeLog(written.append, now)
+    log = ExchangeLog(written.append, settings, now)
     for record in records:
         log(record)
     assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
@@ -95,7 +76,7 @@ def test_an_exchange_is_one_json_line():
         "level": "info",
         "logger": "epp_adapter.exchange_log",
         "message": "exchange",
-        "x_request_id": "7b6c2a44-9f0e-4a35-8f4e-0d5b7c1f2a33",
+        "request_id": "7b6c2a44-9f0e-4a35-8f4e-0d5b7c1f2a33",
         "outcome": "routed",
         "termination": "ended",
         "model": "qwen3",
@@ -116,17 +97,41 @@ def test_fallbacks_are_logged_with_their_reason():
     assert line["fallbacks"] == ["dynamo:deadline"]
 
 
-def test_an_exchange_has_the_time_of_its_end_as_every_line_has(lines):
-    moments = iter((1_000_000.25, 1_000_000.75, 1_000_061.0))
-    times = [line["time"] for line in logged(ROUTED, ROUTED, ROUTED, now=lambda: next(moments))]
-    record = logging.makeLogRecord({"created": 1_000_000.25, "msecs": 250})
-    assert times[0] == json.loads(JsonLines().format(record))["time"]
-    assert times[1].removesuffix("750") == times[0].removesuffix("250")
-    assert times[2].endswith(".000")
-    assert len(set(times)) == 3
+def test_an_exchange_has_the_time_of_its_end():
+    moments = iter((1_000_000.25, 1_000_061.0))
+    times = [line["time"] for line in logged(ROUTED, ROUTED, now=lambda: next(moments))]
+    assert times == ["1970-01-12T13:46:40.250Z", "1970-01-12T13:47:41.000Z"]
 
 
-def test_an_exception_stays_on_one_line(lines):
-    logging.getLogger("epp_adapter").error("it failed", exc_info=ValueError("first\nsecond"))
-    assert lines[0]["message"] == "it failed"
-    assert "first\nsecond" in lines[0]["exception"]
+ILL = (
+    REFUSED,
+    replace(ROUTED, fallbacks=(Fallback("dynamo", StrategyFault.DEADLINE),)),
+    replace(ROUTED, response_status=500),
+    replace(ROUTED, termination=Termination.FAILED),
+    ExchangeRecord(Outcome.REFUSED_BAD_REQUEST, Termination.REJECTED),
+    ExchangeRecord(Outcome.UNDECIDED, Termination.CANCELLED),
+    ExchangeRecord(Outcome.RESPONSE_ONLY, Termination.ENDED, response_status=503),
+)
+WELL = (
+    ROUTED,
+    replace(ROUTED, response_status=404),
+    replace(ROUTED, termination=Termination.CANCELLED),
+    ExchangeRecord(Outcome.RESPONSE_ONLY, Termination.ENDED, response_status=413),
+)
+
+
+def test_what_went_wrong_is_a_warning_and_what_went_well_is_not():
+    assert {line["level"] for line in logged(*ILL)} == {"warning"}
+    assert {line["level"] for line in logged(*WELL)} == {"info"}
+
+
+def test_of_exchanges_that_went_well_a_share_is_told_and_of_the_others_all():
+    lines = logged(*[*ILL, *WELL] * 5, settings=LogSettings(exchange_ratio=0.5))
+    levels = [line["level"] for line in lines]
+    assert levels.count("warning") == 5 * len(ILL)
+    assert levels.count("info") == 10
+
+
+@pytest.mark.parametrize(("level", "told"), [(LogLevel.INFO, 2), (LogLevel.WARNING, 1), (LogLevel.ERROR, 0)])
+def test_the_level_holds_for_exchanges(level, told):
+    assert len(logged(ROUTED, REFUSED, settings=LogSettings(level=level))) == told

@@ -148,7 +148,9 @@ async def test_a_mismatch_after_a_reload_is_an_error_line_without_content(engine
         write(config, verify=asked, chat_template=other_template)
         process.signal(signal.SIGHUP)
         told = await line(process, "parity_mismatch")
-        assert told.keys() == {"event", "severity", "model", "probe", "probes", "handoff"}
+        assert told.keys() == {
+            "time", "level", "logger", "message", "model", "probe", "probes", "handoff",
+        }  # fmt: skip
         assert told["probe"] in range(1, len(PROBES) + 1)
         assert await handed_over(process) == (False, "parity")
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.monitoring.exposed import WORDS, all_series
+from tokenext.declined import TROUBLE
 
 FILES = Path(__file__).resolve().parents[2] / "charts" / "tokenext-chain" / "files"
 ALERTS = yaml.safe_load((FILES / "alerts.yaml").read_text(encoding="utf-8"))
@@ -102,6 +103,12 @@ def test_what_an_operator_must_hear_of_has_an_alert():
         "epp_adapter_ready_endpoints", "refused_overloaded", "epp_adapter_pick_duration_seconds_bucket",
     ):  # fmt: skip
         assert series in everything
+
+
+def test_what_the_log_warns_of_is_what_the_alert_counts():
+    (passed, _) = selectors(promql_parser.parse(RULES["TokenextPassesRequests"]["expr"]))
+    reasons = {each.name: each.value for each in passed.matchers.matchers}["reason"]
+    assert set(reasons.split("|")) == {reason.value for reason in TROUBLE}
 
 
 def test_panels_do_not_overlap():

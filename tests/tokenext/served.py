@@ -34,14 +34,19 @@ class Process:
         )
         self.address = f"unix:{config.parent}/s"
 
-    def line(self, event: str) -> dict:
-        """The next line of the log that tells of `event`."""
+    def line(self, message: str) -> dict:
+        """The next line of the log that tells of this."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             told = json.loads(line)
-            if told["event"] == event:
+            if told["message"] == message:
                 return told
-        raise AssertionError(f"the process ended without {event}")
+        raise AssertionError(f"the process ended without {message}")
+
+    def rest(self) -> list[str]:
+        """All lines to the end of the process."""
+        assert self._process.stdout is not None
+        return list(self._process.stdout)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

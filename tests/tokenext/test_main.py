@@ -150,6 +150,23 @@ async def test_ext_proc_is_served_over_tls_too(config, model_dir):
 
 
 @pytest.mark.integration
+async def test_the_log_keeps_to_its_share_of_exchanges(config, model_dir):
+    write(config, model_dir, log={"exchange_ratio": 0.5})
+    process = Process(config)
+    try:
+        process.line("serving")
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            for _ in range(3):
+                await send(channel, BODY)
+        process.signal(signal.SIGTERM)
+        told = [json.loads(line) for line in process.rest()]
+        assert [line["message"] for line in told] == ["exchange", "stopped"]
+        assert {"time", "level", "logger", "message", "outcome", "microseconds"} <= told[0].keys()
+    finally:
+        process.close()
+
+
+@pytest.mark.integration
 def test_an_admin_port_with_a_token_answers_nobody_else(config, model_dir):
     (config.parent / "token").write_text("s3cret")
     write(config, model_dir, admin_token_file="token")
@@ -214,4 +231,4 @@ class TestServing:
 
     async def test_it_stops_when_told_to(self, process):
         assert await asyncio.to_thread(process.stop) == 0
-        assert process.line("stopped") == {"event": "stopped"}
+        assert process.line("stopped").keys() == {"time", "level", "logger", "message"}

@@ -1,5 +1,6 @@
 import pytest
 
+from extproc.log_settings import LogLevel, LogSettings
 from extproc.settings_file import SettingsError
 from extproc.tls import TlsSettings
 from tokenext.engine import EngineName
@@ -13,7 +14,7 @@ listen: unix:/run/tokenext.sock
 admin: 127.0.0.1:9090
 tls: {listen: '0.0.0.0:9200', certificate: tls.crt, key: tls.key, client_ca: ca.crt}
 metadata_namespace: envoy.lb
-exchange_log: false
+log: {level: warning, exchange_ratio: 0.5}
 prefix_cache: {budget_bytes: 1000000}
 limits:
   {max_body_bytes: 1024, on_oversize: reject, deadline_ms: 100, workers: 2, max_queued: 0, drain_seconds: 1}
@@ -47,7 +48,7 @@ def test_every_key_is_read():
     assert settings.admin == "127.0.0.1:9090"
     assert settings.tls == TlsSettings("0.0.0.0:9200", "tls.crt", "tls.key", "ca.crt")
     assert settings.metadata_namespace == "envoy.lb"
-    assert settings.exchange_log is False
+    assert settings.log == LogSettings(LogLevel.WARNING, 0.5)
     assert settings.prefix_cache.budget_bytes == 1_000_000
     assert settings.limits == Limits(
         max_body_bytes=1024,
@@ -84,6 +85,9 @@ def test_what_is_left_out_has_defaults():
             MINIMAL + "tls: {listen: 'unix:/t', certificate: c, key: k}",
             "t.yaml: tls.listen: must be host:port, as in 127.0.0.1:9000",
         ),
+        (MINIMAL + "exchange_log: false", "t.yaml: Object contains unknown field `exchange_log`"),
+        (MINIMAL + "log: {exchange_ratio: 1.5}", "t.yaml: log.exchange_ratio: Expected `float` <= 1.0"),
+        (MINIMAL + "log: {level: loud}", "t.yaml: log.level: Invalid enum value 'loud'"),
         (MINIMAL + "limits: {deadline: 3}", "t.yaml: limits: Object contains unknown field `deadline`"),
         (MINIMAL + "limits: {workers: 0}", "t.yaml: limits.workers: Expected `int` >= 1"),
         (MINIMAL + "limits: {max_body_bytes: -1}", "t.yaml: limits.max_body_bytes: "),

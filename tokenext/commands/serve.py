@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from extproc.admin import AdminPages, serve_admin
 from extproc.admin_token import BearerToken, bearer_token
 from extproc.allocator import keep_large_blocks, return_freed_memory
+from extproc.json_lines import log_through
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
 from extproc.session import SessionOptions, StreamedDecision
@@ -101,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
         _tell(catalog)
         return OK
     if options.processes > 1:
-        log = JsonLog(LineWriter(_STDOUT).write, exchanges=False)
+        log = JsonLog(LineWriter(_STDOUT).write, settings.log)
         del catalog  # it was loaded to say at once what is wrong; every process loads its own
         status: int = uvloop.run(supervise(options.config, settings, options.processes, log))
         return status
@@ -173,7 +174,8 @@ async def _serve(
     metrics = PrometheusObserver(registry)
     writer = LineWriter(_STDOUT)
     registry.register(LostLines("tokenext", writer))
-    log = JsonLog(writer.write, exchanges=settings.exchange_log)
+    log_through(writer, settings.log.level, service="tokenext")
+    log = JsonLog(writer.write, settings.log)
     spans = None if tracing is None else ExchangeSpans(tracing, time.perf_counter)
     observers = Observers(metrics, log, spans, readable=settings.admin is not None)
     breakers = Breakers(_breaker_options(settings.breaker), observers.breaker_changed)

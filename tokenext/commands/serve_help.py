@@ -18,6 +18,8 @@ Serve ext_proc for the models of a settings file. A small one:
 
 NOTES: Final = """\
 more settings:
+  log: {level: info, exchange_ratio: 1.0}
+                   of requests that went well this share has a line, of the others all
   admin_token_file: FILE
                    the admin port wants its content as a bearer token, but for probes
   tls: {listen: "0.0.0.0:9200", certificate: tls.crt, key: tls.key, client_ca: ca.crt}

@@ -20,7 +20,7 @@ tls:
   {{- end }}
 {{- end }}
 metadata_namespace: {{ include "chain.namespace" . }}
-exchange_log: {{ .Values.tokenext.exchangeLog }}
+log: {{ include "chain.log" .Values.tokenext.log }}
 limits:
   {{- toYaml (merge (dict "drain_seconds" .Values.tokenext.drainSeconds) .Values.tokenext.limits) | nindent 2 }}
 {{- with .Values.tokenext.prefixCache }}
@@ -44,6 +44,11 @@ models:
 - {{- $source := ternary (include "chain.bundleFolder" (list $index $model)) $model.source $root.Values.modelStore.bundle }}
   {{- toYaml (merge (dict "source" $source) (omit $model "source")) | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* (log) A small share must not read 1e-05, which is no number in the services' YAML. */}}
+{{- define "chain.log" -}}
+{level: {{ .level }}, exchange_ratio: {{ regexReplaceAll "\\.?0+$" (printf "%.9f" (float64 .exchangeRatio)) "" }}}
 {{- end -}}
 
 {{- define "chain.adminTokenFile" -}}
@@ -89,6 +94,7 @@ tls:
 drain_seconds: {{ .Values.epp.drainSeconds }}
 max_streams: {{ .Values.epp.maxStreams }}
 max_headers: {{ .Values.epp.maxHeaders }}
+log: {{ include "chain.log" .Values.epp.log }}
 clear_route_cache: {{ .Values.epp.clearRouteCache }}
 require_model: {{ .Values.epp.requireModel }}
 destination_fallbacks: {{ .Values.epp.destinationFallbacks }}
