@@ -107,8 +107,9 @@ class TestCallout(TokenizerContract):
             (CHAT, b'{"model": "\xff"}', "")
         ]
 
-    async def test_a_body_above_grpcs_default_limit_travels(self, tokenizer, peer):
-        await tokenizer.tokenize(CHAT, b"x" * 10_000_000)
+    async def test_a_body_above_grpcs_default_limit_travels(self, peer, address):
+        async with CalloutTokenizer(address, deadline_seconds=30) as patient:
+            await patient.tokenize(CHAT, b"x" * 10_000_000)
         assert len(peer.asked[0].body) == 10_000_000
 
     @pytest.mark.parametrize("told", ["by tokenext", "by gRPC"])
