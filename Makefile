@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-observability bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm chart chart-live clean
+	bench bench-adapter bench-observability bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm e2e-blocks chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -134,6 +134,9 @@ fuzz: $(READY)  ## fuzz all that reads what others send (SECONDS=600, TARGETS="s
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
 	@$(BIN)/python -m tests.e2e_vllm
+
+e2e-blocks: $(READY)  ## our block hashes beside those that a real vLLM publishes, in the same environment
+	@$(BIN)/python -m tests.e2e_blocks
 
 chart: $(READY)  ## lint the Helm chart, render it in every combination, and check what it renders
 	@$(BIN)/python -m tests.chart

@@ -1,0 +1,1 @@
+"""Our block hashes beside those of a running vLLM."""

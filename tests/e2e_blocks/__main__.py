@@ -1,0 +1,146 @@
+"""`make e2e-blocks`: are our block hashes those that a running vLLM publishes of the same prompts?"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Final
+from urllib.request import Request, urlopen
+
+import msgspec
+import zmq
+
+from extproc.token_metadata import TokenIds
+from extproc.vllm_blocks import block_hashes
+from loadtests.stack.probes import LOOPBACK, free_ports
+from loadtests.stack.processes import StartError, Supervisor
+from tests.e2e_vllm import environment, model, vllm_server
+from tests.parity.fetch import FetchError
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+CACHE: Final = REPOSITORY / ".cache" / "e2e-vllm"
+START_SECONDS: Final = 600.0
+SETTLE_SECONDS: Final = 20.0
+VOCABULARY: Final = 150_000
+EVENTS: Final = {"enable_kv_cache_events": True, "publisher": "zmq"}
+
+
+def prompts(count: int, seed: int) -> list[tuple[list[int], str]]:
+    """Ids and a cache salt, "" for none: some share prefixes, none is shorter than a block."""
+    random = Random(seed)
+    made: list[tuple[list[int], str]] = []
+    for number in range(count):
+        before = random.choice(made)[0] if made and random.random() < 0.4 else []
+        ids = [*before[:1024], *(random.randrange(VOCABULARY) for _ in range(random.randint(40, 400)))]
+        made.append((ids, "" if number % 4 else f"tenant-{number % 8}"))
+    return made
+
+
+def expected(asked: Sequence[tuple[list[int], str]]) -> set[bytes]:
+    return {
+        each
+        for ids, salt in asked
+        for each in block_hashes(TokenIds.pack(ids).packed, vllm_server.BLOCK_SIZE, cache_salt=salt)
+    }
+
+
+def ask(port: int, ids: list[int], salt: str) -> None:
+    body = {"model": model.NAME, "prompt": ids, "max_tokens": 1, **({"cache_salt": salt} if salt else {})}
+    request = Request(
+        f"http://{LOOPBACK}:{port}/v1/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    with urlopen(request, timeout=120) as answer:
+        answer.read()
+
+
+def stored(message: bytes) -> set[bytes]:
+    """The hashes of blocks that a batch of events announces."""
+    batch = msgspec.msgpack.decode(message)
+    events = batch["events"] if isinstance(batch, Mapping) else batch[1]
+    return {
+        each
+        for event in events
+        if isinstance(event, Mapping) and event["type"] == "BlockStored"
+        for each in event["block_hashes"]
+    }
+
+
+def published(events: "zmq.Socket[bytes]", wanted: set[bytes]) -> set[bytes]:
+    """What is announced until all that is wanted was, or nothing comes any more."""
+    found: set[bytes] = set()
+    ends = time.monotonic() + SETTLE_SECONDS
+    while not wanted <= found and time.monotonic() < ends:
+        if events.poll(500):
+            found |= stored(events.recv_multipart()[-1])
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    port, events_port = free_ports(2)
+    logs = options.cache / "logs-blocks"
+    supervisor = Supervisor(logs)
+    asked = prompts(options.prompts, options.seed)
+    wanted = expected(asked)
+    try:
+        vllm = environment.prepare(options.cache / "venv", print)
+        folders = model.make(options.cache, vllm, print)
+        spec = vllm_server.spec(vllm, folders.engine, port, options.cache / "vllm")
+        publishing = json.dumps({**EVENTS, "endpoint": f"tcp://{LOOPBACK}:{events_port}"})
+        command = (
+            *spec.command,
+            *("--prefix-caching-hash-algo", "sha256_cbor", "--kv-events-config", publishing),
+        )
+        print("starting vLLM")
+        supervisor.wait_ready(
+            [supervisor.start(replace(spec, command=command))], deadline_seconds=START_SECONDS
+        )
+        with zmq.Context() as context, context.socket(zmq.SUB) as events:
+            events.setsockopt(zmq.SUBSCRIBE, b"")
+            events.connect(f"tcp://{LOOPBACK}:{events_port}")
+            time.sleep(1.0)  # a subscription takes effect without a word
+            for ids, salt in asked:
+                ask(port, ids, salt)
+            found = published(events, wanted)
+    except (environment.InstallError, FetchError, FileNotFoundError) as error:
+        print(f"e2e-blocks: {error}", file=sys.stderr)
+        return 2
+    except StartError as error:
+        print(f"e2e-blocks: {error}", file=sys.stderr)
+        return 1
+    finally:
+        supervisor.stop(vllm_server.STOP_SECONDS)
+    missing, foreign = len(wanted - found), len(found - wanted)
+    print(
+        f"e2e-blocks: {'ok' if not missing and not foreign else 'FAILED'}: {len(asked)} prompts, "
+        f"{len(wanted)} blocks, {missing} that vLLM did not publish, {foreign} published that are not ours"
+    )
+    return 1 if missing or foreign or not wanted else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.e2e_blocks",
+        description=__doc__,
+        epilog="exit status: 0 equal, 1 not, 2 it cannot be run here",
+    )
+    parser.add_argument("--prompts", type=int, default=60, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the prompts (default: %(default)s)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help="where everything is kept (default: .cache/e2e-vllm)",
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
