@@ -13,6 +13,7 @@ from tokenext.engine import TokenizerEngine
 from tokenext.handoff import Handoff
 from tokenext.parity import Verification
 from tokenext.profiles import InexactReason, Profile
+from tokenext.vocabulary import Vocabulary
 
 __all__ = ["EMPTY_CATALOG", "Catalog", "Model", "digest"]
 
@@ -25,6 +26,7 @@ class Model:
 
     `doubt` is why none of its ids counts as the engine's own, for now or until it is bundled. `verification`
     says how the running engine is asked. `block_hasher` None: records have no block hashes.
+    `vocabulary` None: nobody asks for the way back from ids to text.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Model:
     doubt: InexactReason | None = None
     verification: Verification | None = None
     block_hasher: BlockHasher | None = None
+    vocabulary: Vocabulary | None = None
 
 
 class Catalog:

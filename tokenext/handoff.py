@@ -18,7 +18,7 @@ import orjson
 from extproc.token_metadata import Kind, TokenIds, TokenRecord
 from tokenext.json_object import JsonObject, NotAnObjectError, join, read
 
-__all__ = ["Handoff", "hand_over", "strip"]
+__all__ = ["Handoff", "hand_over", "ids_as_json", "strip"]
 
 
 class Handoff(StrEnum):
@@ -109,13 +109,13 @@ def _give_vllm_completion(body: JsonObject, ids: TokenIds) -> bytes | None:
     if _is_set(body, "echo"):
         return None
     fields: _Fields = dict(body.fields) if (kept := _kept(body)) is None else kept
-    fields["prompt"] = _as_json(ids)
+    fields["prompt"] = ids_as_json(ids)
     return join(fields)
 
 
 def _give_sglang_chat(body: JsonObject, ids: TokenIds) -> bytes:
     """input_ids, at the top."""
-    member = b'"input_ids":%b' % _as_json(ids)
+    member = b'"input_ids":%b' % ids_as_json(ids)
     kept = _kept(body)
     return _insert(body if kept is None else read(join(kept)), member)
 
@@ -129,8 +129,8 @@ _GIVES: Final[Mapping[tuple[Handoff, Kind], _Give]] = {
 }
 
 
-def _as_json(ids: TokenIds) -> bytes:
-    # From the packed bytes, with no Python integer made: a fifth of the time of a list (docs/adr/0008).
+def ids_as_json(ids: TokenIds) -> bytes:
+    """A JSON list from the packed bytes: no Python integer is made (docs/adr/0008)."""
     array = np.frombuffer(ids.packed, dtype="<u4").astype("=u4", copy=False)
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -144,9 +144,9 @@ def _with_member(body: JsonObject, outer: str, inner: str, ids: TokenIds) -> byt
     """The body with the ids as a member of one of its objects, whose other members stay."""
     kept = _kept(body)
     if kept is None and outer not in body.fields:
-        return _insert(body, b'"%b":{"%b":%b}' % (outer.encode(), inner.encode(), _as_json(ids)))
+        return _insert(body, b'"%b":{"%b":%b}' % (outer.encode(), inner.encode(), ids_as_json(ids)))
     fields: _Fields = dict(body.fields) if kept is None else kept
-    fields[outer] = join({**_subfields(fields.get(outer, b"{}")), inner: _as_json(ids)})
+    fields[outer] = join({**_subfields(fields.get(outer, b"{}")), inner: ids_as_json(ids)})
     return join(fields)
 
 

@@ -16,6 +16,7 @@ from tokenext.chat_template import ChatTemplates, TemplateSourceError
 from tokenext.dynamo_profile import DynamoProfile
 from tokenext.engines.choice import UnusableEngineError, choose
 from tokenext.engines.huggingface import TokenizerFileError
+from tokenext.engines.vocabulary import HuggingFaceVocabulary
 from tokenext.hub import locate
 from tokenext.model_files import ModelFiles, read_model, read_template
 from tokenext.model_hints import Renderer, is_changed_by_dynamo
@@ -67,7 +68,13 @@ def load_catalog(
     )
     return Catalog(
         load_model(
-            model, f"models[{number}]", source=source, now=now, bounds=bounds, prefix_tree=prefix_tree
+            model,
+            f"models[{number}]",
+            source=source,
+            now=now,
+            bounds=bounds,
+            prefix_tree=prefix_tree,
+            with_vocabulary=settings.http is not None,
         ).model
         for number, model in enumerate(settings.models)
     )
@@ -81,6 +88,7 @@ def load_model(
     now: Now,
     bounds: RenderBounds = _DEFAULT_BOUNDS,
     prefix_tree: PrefixTree | None = None,
+    with_vocabulary: bool = False,
 ) -> LoadedModel:
     """Load one model. `source` and `key` are what errors name. Raises SettingsError.
 
@@ -127,6 +135,7 @@ def load_model(
         doubt=doubt,
         verification=_verification(model, profile, f"{key}.verify", source=source),
         block_hasher=_block_hasher(model.block_hashes),
+        vocabulary=HuggingFaceVocabulary(tokenizer_json) if with_vocabulary else None,
     )
     return LoadedModel(loaded, files, tokenizer_json)
 

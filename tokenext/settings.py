@@ -89,6 +89,15 @@ class BreakerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_open_ms: _Positive = 30_000
 
 
+class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """vLLM's render and tokenize API (docs/render-api.md) on `listen`, host:port. Requests over
+    `max_requests` that are open at once are answered 503.
+    """
+
+    listen: str
+    max_requests: _Positive = 256
+
+
 class VerifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The running engine that a model's ids are compared with (tokenext/verification.py).
 
@@ -153,7 +162,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`listen` and `admin` are unix:/path (listen only) or host:port; `admin` serves /metrics, to who knows
     the token in `admin_token_file` (relative to the settings file); None: to everybody. `tls` is one more
-    address, for callers on another host. `tracing` None: no spans.
+    address, for callers on another host. `tracing` None: no spans; `http`
+    None: no HTTP API.
     """
 
     listen: str
@@ -168,6 +178,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     conversations: ConversationSettings = ConversationSettings()
     breaker: BreakerSettings = BreakerSettings()
     tracing: TracingSettings | None = None
+    http: HttpSettings | None = None
 
 
 def load(path: Path) -> Settings:
@@ -205,6 +216,8 @@ def _check(settings: Settings, source: str) -> None:
         check_address(settings.admin, source=source, key="admin", unix=False)
     if settings.tls is not None:
         check_address(settings.tls.listen, source=source, key="tls.listen", unix=False)
+    if settings.http is not None:
+        check_address(settings.http.listen, source=source, key="http.listen", unix=False)
     _check_profiles(settings, source)
     seen: dict[str, str] = {}
     for key, name in _names(settings):

@@ -97,14 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *spec.command,
             *("--prefix-caching-hash-algo", "sha256_cbor", "--kv-events-config", publishing),
         )
-        print("starting vLLM")
-        supervisor.wait_ready(
-            [supervisor.start(replace(spec, command=command))], deadline_seconds=START_SECONDS
-        )
         with zmq.Context() as context, context.socket(zmq.SUB) as events:
             events.setsockopt(zmq.SUBSCRIBE, b"")
-            events.connect(f"tcp://{LOOPBACK}:{events_port}")
-            time.sleep(1.0)  # a subscription takes effect without a word
+            # To an address that names a host vLLM connects; it binds only wildcards.
+            events.bind(f"tcp://{LOOPBACK}:{events_port}")
+            print("starting vLLM")
+            supervisor.wait_ready(
+                [supervisor.start(replace(spec, command=command))], deadline_seconds=START_SECONDS
+            )
             for ids, salt in asked:
                 ask(port, ids, salt)
             found = published(events, wanted)

@@ -33,6 +33,7 @@ from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.commands.addresses import add_addresses, overridden
 from tokenext.commands.command import OK, CommandError, Commands, add_command, now
+from tokenext.commands.http_port import http_port
 from tokenext.commands.processes import stop_with_parent, supervise
 from tokenext.commands.reloading import reload_on_hangup
 from tokenext.commands.serve_help import DESCRIPTION, NOTES
@@ -49,6 +50,7 @@ from tokenext.parity import Verification
 from tokenext.parity_watch import ParityWatch
 from tokenext.pool import TokenizationPool
 from tokenext.prefix_tree import PrefixTree
+from tokenext.render_api.service import RenderApi
 from tokenext.settings import BreakerSettings, Settings
 from tokenext.spans import ExchangeSpans
 
@@ -209,6 +211,14 @@ async def _serve(
         conversations=conversations,
         breakers=breakers,
     )
+    render = RenderApi(
+        catalog=live.current,
+        pool=pool,
+        observer=observers,
+        clock=time.perf_counter,
+        conversations=conversations,
+        breakers=breakers,
+    )
     server = Server(
         ServerOptions(
             listen=settings.listen,
@@ -256,9 +266,12 @@ async def _serve(
                     raise SettingsError("listen", str(error)) from None
                 if supervised:
                     stop_with_parent(server)
-                log.serving(server.address, server.tls_address)
-                await server.set_ready(ready=True)
-                await server.run_until_stopped()
+                async with http_port(
+                    settings, render, registry, version=version("tokenext-chain"), ready=lambda: server.ready
+                ):
+                    log.serving(server.address, server.tls_address)
+                    await server.set_ready(ready=True)
+                    await server.run_until_stopped()
     log.stopped()
 
 

@@ -1,0 +1,84 @@
+"""Answers in vLLM's shapes. Ids become JSON from their packed bytes (docs/adr/0008).
+
+vLLM 0.32: entrypoints/scale_out/token_in_token_out/protocol.py (GenerateRequest),
+entrypoints/serve/tokenize/protocol.py, entrypoints/openai/models/protocol.py.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from extproc.token_metadata import TokenIds
+from extproc.verdict import JsonValue
+from tokenext.catalog import Catalog
+from tokenext.handoff import ids_as_json
+
+__all__ = ["detokenized", "generate_request", "models", "tokenized"]
+
+
+def generate_request(
+    request_id: str,
+    ids: TokenIds,
+    *,
+    sampling_params: Mapping[str, JsonValue],
+    fields: Mapping[str, JsonValue],
+) -> bytes:
+    """One GenerateRequest with all of its 17 keys. `fields` are the request's own: five come back."""
+    stream = bool(fields.get("stream"))
+    before = {"request_id": request_id}
+    after = {
+        "token_offsets": None,
+        "features": None,
+        "content_parts": None,
+        "sampling_params": sampling_params,
+        "model": fields.get("model"),
+        "reasoning_ended": None,
+        "reasoning_parser_kwargs": None,
+        "return_token_ids": None,
+        "output_mode": "tokens",
+        "stream": stream,
+        "stream_options": _stream_options(fields.get("stream_options")) if stream else None,
+        "cache_salt": fields.get("cache_salt"),
+        "priority": fields.get("priority") or 0,
+        "kv_transfer_params": None,
+        "ec_transfer_params": None,
+    }
+    return _spliced(before, "token_ids", ids, after)
+
+
+def tokenized(ids: TokenIds, *, max_model_len: int | None, pieces: Sequence[str] | None) -> bytes:
+    before = {"count": len(ids), "max_model_len": max_model_len}
+    return _spliced(before, "tokens", ids, {"token_strs": pieces})
+
+
+def detokenized(text: str) -> bytes:
+    return orjson.dumps({"prompt": text})
+
+
+def models(catalog: Catalog, *, created: int) -> bytes:
+    """One entry for each name that requests may use. `created` is in seconds since 1970."""
+    data = [
+        {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "tokenext",
+            "root": model.name,
+            "parent": model.name if name in model.loras else None,
+            "max_model_len": model.max_length,
+        }
+        for model in catalog.models
+        for name in (model.name, *model.aliases, *model.loras)
+    ]
+    return orjson.dumps({"object": "list", "data": data})
+
+
+def _spliced(before: Mapping[str, JsonValue], name: str, ids: TokenIds, after: Mapping[str, object]) -> bytes:
+    head, tail = orjson.dumps(before), orjson.dumps(after)
+    return b"".join((head[:-1], b',"%b":' % name.encode(), ids_as_json(ids), b",", tail[1:]))
+
+
+def _stream_options(given: JsonValue) -> JsonValue:
+    if not isinstance(given, dict):
+        return None
+    return {"include_usage": False, "continuous_usage_stats": False, **given}

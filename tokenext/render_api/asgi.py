@@ -1,0 +1,118 @@
+"""The render API over HTTP, by Starlette. Knows nothing of tokens."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tokenext.render_api.errors import RETRY_AFTER_SECONDS, ApiError, malformed
+from tokenext.render_api.openapi import document
+from tokenext.render_api.service import RenderApi
+
+__all__ = ["HttpLimits", "application"]
+
+_Answer = Callable[[Request, bytes], Awaitable[bytes]]
+
+_JSON: Final = "application/json"
+_CLIENT_GONE: Final = 499  # nobody reads it; what Envoy and nginx write into their logs
+_TOO_LARGE: Final = ApiError(413, "RequestEntityTooLarge", "the request is larger than is tokenized here")
+_FULL: Final = ApiError(503, "ServiceUnavailableError", "too many requests are open", retry=True)
+
+
+class HttpLimits:
+    """`max_body_bytes` of a request, and how many may be open at once; the rest is refused at once.
+
+    Owns the count, and what was refused by it since the start.
+    """
+
+    def __init__(self, *, max_body_bytes: int, max_requests: int) -> None:
+        self.max_body_bytes: Final = max_body_bytes
+        self.max_requests: Final = max_requests
+        self.open = 0
+        self.refused = 0
+
+
+def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Callable[[], bool]) -> Starlette:
+    """The ASGI application. `ready` is what /health answers."""
+    posts: Mapping[str, _Answer] = {
+        "/v1/chat/completions/render": lambda request, body: api.render(
+            "/v1/chat/completions", body, request_id=request.headers.get("x-request-id")
+        ),
+        "/v1/completions/render": lambda request, body: api.render(
+            "/v1/completions", body, request_id=request.headers.get("x-request-id")
+        ),
+        "/tokenize": lambda _, body: api.tokenize(body),
+        "/detokenize": lambda _, body: api.detokenize(body),
+    }
+    schema = document(version)
+    gets: Mapping[str, Callable[[], Response]] = {
+        "/v1/models": lambda: Response(api.models(created=int(time.time())), media_type=_JSON),
+        "/health": lambda: Response(status_code=200 if ready() else 503),
+        "/version": lambda: JSONResponse({"version": version}),
+        "/openapi.json": lambda: JSONResponse(schema),
+    }
+    return Starlette(
+        routes=[
+            *(Route(path, _posting(answer, limits), methods=["POST"]) for path, answer in posts.items()),
+            *(Route(path, _getting(answer)) for path, answer in gets.items()),
+        ],
+        exception_handlers={404: _plain, 405: _plain},
+    )
+
+
+def _posting(answer: _Answer, limits: HttpLimits) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        if limits.open >= limits.max_requests:
+            limits.refused += 1
+            return _refusal(_FULL)
+        limits.open += 1
+        try:
+            _check_content_type(request)
+            return Response(await answer(request, await _body(request, limits)), media_type=_JSON)
+        except ApiError as error:
+            return _refusal(error)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_GONE)
+        finally:
+            limits.open -= 1
+
+    return endpoint
+
+
+def _getting(answer: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(_: Request) -> Response:
+        return answer()
+
+    return endpoint
+
+
+async def _body(request: Request, limits: HttpLimits) -> bytes:
+    """Raises ApiError for one that is too large, as soon as it is."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limits.max_body_bytes:
+            raise _TOO_LARGE
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _check_content_type(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _JSON:
+        raise malformed("the content-type must be application/json", None)
+
+
+def _refusal(error: ApiError) -> Response:
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if error.retry else {}
+    return Response(error.body(), error.status, headers, _JSON)
+
+
+async def _plain(_: Request, error: Any) -> Response:
+    """Of no route: Starlette's words in JSON, as vLLM has them."""
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
