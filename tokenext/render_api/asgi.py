@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tokenext.render_api.errors import RETRY_AFTER_SECONDS, ApiError, malformed
+from tokenext.render_api.errors import RETRY_AFTER_SECONDS, ApiError, Refusal, malformed
 from tokenext.render_api.openapi import document
 from tokenext.render_api.service import RenderApi
 
@@ -19,8 +19,8 @@ _Answer = Callable[[Request, bytes], Awaitable[bytes]]
 
 _JSON: Final = "application/json"
 _CLIENT_GONE: Final = 499  # nobody reads it; what Envoy and nginx write into their logs
-_TOO_LARGE: Final = ApiError(413, "RequestEntityTooLarge", "the request is larger than is tokenized here")
-_FULL: Final = ApiError(503, "ServiceUnavailableError", "too many requests are open", retry=True)
+_TOO_LARGE: Final = Refusal(413, "RequestEntityTooLarge", "the request is larger than is tokenized here")
+_FULL: Final = Refusal(503, "ServiceUnavailableError", "too many requests are open", retry=True)
 
 
 class HttpLimits:
@@ -68,13 +68,13 @@ def _posting(answer: _Answer, limits: HttpLimits) -> Callable[[Request], Awaitab
     async def endpoint(request: Request) -> Response:
         if limits.open >= limits.max_requests:
             limits.refused += 1
-            return _refusal(_FULL)
+            return _answer_of(_FULL)
         limits.open += 1
         try:
             _check_content_type(request)
             return Response(await answer(request, await _body(request, limits)), media_type=_JSON)
         except ApiError as error:
-            return _refusal(error)
+            return _answer_of(error.refusal)
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         finally:
@@ -97,7 +97,7 @@ async def _body(request: Request, limits: HttpLimits) -> bytes:
     async for piece in request.stream():
         size += len(piece)
         if size > limits.max_body_bytes:
-            raise _TOO_LARGE
+            raise ApiError(_TOO_LARGE)
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -108,9 +108,9 @@ def _check_content_type(request: Request) -> None:
         raise malformed("the content-type must be application/json", None)
 
 
-def _refusal(error: ApiError) -> Response:
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if error.retry else {}
-    return Response(error.body(), error.status, headers, _JSON)
+def _answer_of(refusal: Refusal) -> Response:
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if refusal.retry else {}
+    return Response(refusal.body(), refusal.status, headers, _JSON)
 
 
 async def _plain(_: Request, error: Any) -> Response:

@@ -21,6 +21,12 @@ COMPLETION: Final = "/v1/completions"
 MAX_PROMPTS: Final = 1024
 _MAX_SALT: Final = 128
 _U32: Final = 2**32
+_I64: Final = 2**63
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_EFFORTS: Final = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
+_CHOICES: Final = ("none", "auto", "required")
+# vLLM takes these only where its operator trusts clients with them.
+_UNTRUSTED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs")
 _Fields = dict[str, JsonValue]
 # All that /tokenize reads of a chat, by vLLM's TokenizeChatRequest.
 _TOKENIZE_CHAT: Final = (
@@ -47,7 +53,7 @@ class Rendering:
 def read_object(body: bytes) -> _Fields:
     """Raises ApiError."""
     try:
-        fields = orjson.loads(body)
+        fields = orjson.loads(body.removeprefix(_BYTE_ORDER_MARK))
     except orjson.JSONDecodeError as error:
         raise malformed("the body is no JSON", f"body.{error.pos}" if body else "body") from None
     if not isinstance(fields, dict):
@@ -64,6 +70,8 @@ def read_rendering(path: str, body: bytes, *, only_model: str) -> Rendering:
     else:
         _check_completion(fields)
     _check_salt(fields.get("cache_salt"))
+    if "request_id" in fields and not isinstance(fields["request_id"], str):
+        raise malformed("request_id must be a text", "body.request_id")
     sampling = read_sampling(fields, chat=chat)
     model = _model(fields, only_model)
     prompts = (_chat_prompt(fields, model),) if chat else tuple(_completion_prompts(fields, model))
@@ -83,6 +91,7 @@ def read_tokenize(body: bytes, *, only_model: str) -> tuple[str, bytes, str, boo
         if kept.get("tools") == []:
             del kept["tools"]
         _check_continuation(fields)
+        _check_trust(fields)
         kept["messages"] = _without_reasoning_content(_messages(fields))
         return CHAT, orjson.dumps({**kept, "model": model}), model, pieces
     prompt = fields.get("prompt")
@@ -97,12 +106,13 @@ def detokenize_ids(body: bytes) -> tuple[list[int], JsonValue]:
     """The ids and the model of a /detokenize request."""
     fields = read_object(body)
     tokens = fields.get("tokens")
-    ids = [each for each in tokens if type(each) is int] if isinstance(tokens, list) else None
-    if ids is None or len(ids) != len(tokens) or min(ids, default=0) < 0:  # type: ignore[arg-type]  # a list
+    ids = [_integer(each) for each in tokens] if isinstance(tokens, list) else [None]
+    known = [each for each in ids if each is not None and 0 <= each < _I64]
+    if len(known) != len(ids):
         raise malformed("tokens must be a list of ids", "body.tokens")
-    if max(ids, default=0) >= _U32:
+    if max(known, default=0) >= _U32:
         raise bad_request("an id is too large")
-    return ids, fields.get("model")
+    return known, fields.get("model")
 
 
 def _model(fields: Mapping[str, JsonValue], only_model: str) -> str:
@@ -114,6 +124,8 @@ def _model(fields: Mapping[str, JsonValue], only_model: str) -> str:
 
 def _messages(fields: Mapping[str, JsonValue]) -> list[JsonValue]:
     messages = fields.get("messages")
+    if messages is None and "messages" in fields:
+        raise bad_request("messages must be a list")
     if not isinstance(messages, list):
         raise malformed("messages must be a list", "body.messages")
     if not messages:
@@ -124,14 +136,51 @@ def _messages(fields: Mapping[str, JsonValue]) -> list[JsonValue]:
 def _check_chat(fields: Mapping[str, JsonValue]) -> None:
     if fields.get("tools") == []:
         raise bad_request("tools must not be an empty list", "tools")
-    if fields.get("tool_choice") not in (None, "none") and not fields.get("tools"):
-        raise bad_request("tool_choice needs tools", "tool_choice")
+    _check_tool_choice(fields.get("tool_choice"), fields.get("tools"))
     _check_continuation(fields)
     _messages(fields)
     if fields.get("use_beam_search") is True:
         raise bad_request("Beam search is not supported by the render endpoint")
-    if fields.get("chat_template") is not None:
-        raise bad_request("a request's own chat template is not trusted here", "chat_template")
+    _check_trust(fields)
+    if fields.get("reasoning_effort") not in (None, *_EFFORTS):
+        raise malformed("reasoning_effort is none of the known words", "body.reasoning_effort")
+
+
+def _check_trust(fields: Mapping[str, JsonValue]) -> None:
+    arguments = fields.get("chat_template_kwargs")
+    inside = isinstance(arguments, dict) and "chat_template" in arguments
+    if inside or any(fields.get(name) is not None for name in _UNTRUSTED):
+        raise bad_request("a request's own chat template or media arguments are not trusted here")
+
+
+def _check_tool_choice(choice: JsonValue, tools: JsonValue) -> None:
+    if choice in (None, "none"):
+        return
+    if not tools:
+        raise bad_request("tool_choice needs tools", "tool_choice")
+    if choice in _CHOICES:
+        return
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if name is None or name not in _names(tools):
+        raise bad_request("tool_choice names none of the tools", "tool_choice")
+
+
+def _names(tools: JsonValue) -> list[JsonValue]:
+    functions = (
+        [each.get("function") for each in tools if isinstance(each, dict)] if isinstance(tools, list) else []
+    )
+    return [each.get("name") for each in functions if isinstance(each, dict)]
+
+
+def _typed_tools(tools: JsonValue) -> JsonValue:
+    """VLLM's default for a tool's type is written into the prompt."""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {"type": "function", **each} if isinstance(each, dict) and "function" in each else each
+        for each in tools
+    ]
 
 
 def _check_continuation(fields: Mapping[str, JsonValue]) -> None:
@@ -158,7 +207,7 @@ def _check_salt(salt: JsonValue) -> None:
     if salt is None:
         return
     if not isinstance(salt, str):
-        raise malformed("cache_salt must be a text", "body.cache_salt")
+        raise bad_request("cache_salt must be a text", "cache_salt")
     if not 0 < len(salt) <= _MAX_SALT or any(each in salt for each in "@/\\\0"):
         raise bad_request("cache_salt must be 1 to 128 characters, none of them @ / \\ or NUL", "cache_salt")
 
@@ -168,10 +217,12 @@ def _chat_prompt(fields: Mapping[str, JsonValue], model: str) -> bytes | TokenId
     if isinstance(transfer, dict) and "prompt_token_ids" in transfer and not fields.get("echo"):
         where = "kv_transfer_params.prompt_token_ids"
         ids = transfer["prompt_token_ids"]
-        if not isinstance(ids, list) or not ids or not all(type(each) is int for each in ids):
+        known = [each for each in ids if type(each) is int] if isinstance(ids, list) else []
+        if not known or len(known) != len(ids):  # type: ignore[arg-type]  # a list, since it is not empty
             raise bad_request("prompt_token_ids must be a list of ids, not empty", where)
-        return _packed(ids, where)
-    return orjson.dumps({**fields, "model": model})
+        return _packed(known, where)
+    tools = {"tools": _typed_tools(fields["tools"])} if fields.get("tools") else {}
+    return orjson.dumps({**fields, **tools, "model": model})
 
 
 def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[bytes | TokenIds]:
@@ -182,16 +233,16 @@ def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[byt
         raise malformed("prompt must be a text, a list of ids, or a list of either", "body.prompt")
     if not prompt:
         raise bad_request("You must pass at least one prompt")
-    if all(type(each) is int for each in prompt):
-        return [_packed(prompt, "body.prompt.0")]
+    if not any(isinstance(each, str | list) for each in prompt):
+        return [_given(fields, model, prompt)]
     if len(prompt) > MAX_PROMPTS:
         raise bad_request(f"at most {MAX_PROMPTS} prompts", "prompt")
     prompts: list[bytes | TokenIds] = []
     for each in prompt:
         if each in ("", []):
             raise bad_request("No token_ids rendered")
-        if isinstance(each, list) and all(type(one) is int for one in each):
-            prompts.append(_packed(each, "body.prompt.0"))
+        if isinstance(each, list):
+            prompts.append(_given(fields, model, each))
         elif isinstance(each, str) and all(isinstance(other, str) for other in prompt):
             prompts.append(_completion_prompt(fields, model, each))
         else:
@@ -199,13 +250,33 @@ def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[byt
     return prompts
 
 
+def _given(fields: Mapping[str, JsonValue], model: str, given: list[JsonValue]) -> bytes | TokenIds:
+    """Ids of the client's own. They stay as they are, unless they are to be truncated."""
+    ids = [_integer(each) for each in given]
+    known = [each for each in ids if each is not None]
+    if len(known) != len(ids):
+        raise malformed("a prompt is a text or a list of ids", "body.prompt.0")
+    if fields.get("truncate_prompt_tokens") is not None:
+        return orjson.dumps({**fields, "model": model, "prompt": known})
+    return _packed(known, "body.prompt.0")
+
+
+def _integer(value: JsonValue) -> int | None:
+    """As pydantic reads one: 1.0, true and "1" are 1."""
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdecimal() and len(value) < 20 else None  # noqa: PLR2004
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return int(value) if isinstance(value, int) else None
+
+
 def _completion_prompt(fields: Mapping[str, JsonValue], model: str, prompt: str) -> bytes:
     return orjson.dumps({**fields, "model": model, "prompt": prompt})
 
 
-def _packed(ids: list[JsonValue], where: str) -> TokenIds:
+def _packed(ids: list[int], where: str) -> TokenIds:
     try:
-        return TokenIds.pack(ids)  # type: ignore[arg-type]  # integers, as the caller has checked
+        return TokenIds.pack(ids)
     except OverflowError:
         raise malformed("an id is negative or too large", where) from None
 

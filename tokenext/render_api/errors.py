@@ -12,14 +12,14 @@ import orjson
 
 from tokenext.declined import Declined, SkipReason
 
-__all__ = ["RETRY_AFTER_SECONDS", "ApiError", "bad_request", "malformed", "of_declined"]
+__all__ = ["RETRY_AFTER_SECONDS", "ApiError", "Refusal", "bad_request", "malformed", "of_declined"]
 
 RETRY_AFTER_SECONDS: Final = 1
 _BUSY: Final = 503
 
 
 @dataclass(frozen=True, slots=True)
-class ApiError(Exception):
+class Refusal:
     """`param` names the field at fault, None where no single one is. `retry`: it may pass soon."""
 
     status: int
@@ -33,39 +33,55 @@ class ApiError(Exception):
         return orjson.dumps({"error": error})
 
 
+class ApiError(Exception):
+    """The request is refused. The message holds nothing that the client sent."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 def malformed(message: str, param: str | None = "body") -> ApiError:
     """What vLLM's own data types refuse: a wrong shape."""
-    return ApiError(400, "Bad Request", message, param)
+    return ApiError(Refusal(400, "Bad Request", message, param))
 
 
 def bad_request(message: str, param: str | None = None) -> ApiError:
     """What vLLM's checks refuse: a wrong value."""
-    return ApiError(400, "BadRequestError", message, param)
+    return ApiError(Refusal(400, "BadRequestError", message, param))
 
 
 def of_declined(declined: Declined) -> ApiError:
-    return _OF_REASON.get(declined.reason, _FAILED)
+    return ApiError(_OF_REASON.get(declined.reason, _FAILED))
 
 
-def _busy(message: str) -> ApiError:
-    return ApiError(_BUSY, "ServiceUnavailableError", message, retry=True)
+def _malformed(message: str, param: str = "body") -> Refusal:
+    return Refusal(400, "Bad Request", message, param)
 
 
-_FAILED: Final = ApiError(500, "InternalServerError", "the prompt could not be tokenized")
-_OF_REASON: Final[Mapping[SkipReason, ApiError]] = {
-    SkipReason.NO_BODY: malformed("the request has no body"),
-    SkipReason.OVERSIZE: ApiError(
+def _wrong(message: str) -> Refusal:
+    return Refusal(400, "BadRequestError", message)
+
+
+def _busy(message: str) -> Refusal:
+    return Refusal(_BUSY, "ServiceUnavailableError", message, retry=True)
+
+
+_FAILED: Final = Refusal(500, "InternalServerError", "the prompt could not be tokenized")
+_OF_REASON: Final[Mapping[SkipReason, Refusal]] = {
+    SkipReason.NO_BODY: _malformed("the request has no body"),
+    SkipReason.OVERSIZE: Refusal(
         413, "RequestEntityTooLarge", "the request is larger than is tokenized here"
     ),
-    SkipReason.INVALID_JSON: malformed("the body is no JSON object that can be read"),
-    SkipReason.BAD_REQUEST_SHAPE: malformed("a field that decides the prompt has another shape than it may"),
-    SkipReason.UNKNOWN_MODEL: ApiError(404, "NotFoundError", "the model does not exist", "model"),
-    SkipReason.MULTIMODAL: bad_request("this is not a multimodal model: text parts only"),
-    SkipReason.PROMPT_LIST: malformed("a prompt is one text or one list of ids", "body.prompt"),
-    SkipReason.EMPTY_PROMPT: bad_request("No token_ids rendered"),
-    SkipReason.NO_CHAT_TEMPLATE: bad_request("the model has no chat template"),
-    SkipReason.RENDER_FAILED: bad_request("the chat template refuses these messages"),
-    SkipReason.RENDER_LIMIT: bad_request("the rendered prompt is longer than is allowed here"),
+    SkipReason.INVALID_JSON: _malformed("the body is no JSON object that can be read"),
+    SkipReason.BAD_REQUEST_SHAPE: _malformed("a field that decides the prompt has another shape than it may"),
+    SkipReason.UNKNOWN_MODEL: Refusal(404, "NotFoundError", "the model does not exist", "model"),
+    SkipReason.MULTIMODAL: _wrong("this is not a multimodal model: text parts only"),
+    SkipReason.PROMPT_LIST: _malformed("a prompt is one text or one list of ids", "body.prompt"),
+    SkipReason.EMPTY_PROMPT: _wrong("No token_ids rendered"),
+    SkipReason.NO_CHAT_TEMPLATE: _wrong("the model has no chat template"),
+    SkipReason.RENDER_FAILED: _wrong("the chat template refuses these messages"),
+    SkipReason.RENDER_LIMIT: _wrong("the rendered prompt is longer than is allowed here"),
     SkipReason.RENDER_DEADLINE: _busy("rendering took too long"),
     SkipReason.QUEUE_FULL: _busy("too many prompts wait already"),
     SkipReason.DEADLINE: _busy("tokenizing took too long"),

@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 
 __all__ = ["serve_http"]
+
+_BACKLOG: Final = 2048
 
 
 class _Server(uvicorn.Server):
@@ -53,6 +55,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # from here on clients wait, and are not refused
     except OSError:
         listener.close()
         raise

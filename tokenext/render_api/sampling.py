@@ -78,7 +78,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             "n": None if self.n == 1 else self.n,
             "top_k": None if self.temperature == 0 else self.top_k or None,
             "seed": None if self.seed == -1 else self.seed,
-            "max_tokens": self.max_tokens_within(room, chat=chat),
+            "max_tokens": _unless_default(self.max_tokens_within(room, chat=chat)),
+            "output_text_buffer_length": self._held_back() or None,
             "min_tokens": self.min_tokens or None,
             "logprobs": self._logprobs(chat=chat),
             "prompt_logprobs": self._prompt_logprobs(chat=chat),
@@ -107,6 +108,10 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             raise bad_request(f"max_tokens must be at least 1, got {most}.", "max_tokens")
         return most
 
+    def _held_back(self) -> int:
+        """How much text vLLM keeps to itself until it is no stop string."""
+        return 0 if self.include_stop_str_in_output else max(map(len, self._stops()), default=1) - 1
+
     def _stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
@@ -127,30 +132,49 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise bad_request(f"{name} must be from {low:g} to {high:g}", name)
-        if self.top_p == 0 or self.repetition_penalty == 0:
-            raise bad_request("top_p and repetition_penalty must be above 0")
-        if "" in stops:
-            raise bad_request("stop cannot contain an empty string", "stop")
+                raise bad_request(
+                    f"{name} must be from {low:g} to {high:g}", name if name in _NAMED else None
+                )
+        if self.top_p == 0:
+            raise bad_request("top_p must be above 0", "top_p")
+        if self.repetition_penalty == 0:
+            raise bad_request("repetition_penalty must be above 0")
+        if "" in stops or "" in (self.bad_words or ()):
+            raise bad_request("stop and bad_words cannot contain an empty string")
         if self.temperature == 0 and (self.n or 1) > 1:
-            raise bad_request("n must be 1 when temperature is 0", "n")
+            raise bad_request("n must be 1 when temperature is 0")
+        if not all(_is_id(key) for key in self.logit_bias or ()):
+            raise bad_request("keys of logit_bias must be ids", "logit_bias")
         most = self.max_tokens_within(None, chat=chat)
         if most is not None and (self.min_tokens or 0) > most:
-            raise bad_request("min_tokens must not be above max_tokens", "min_tokens")
+            raise bad_request("min_tokens must not be above max_tokens")
 
 
+# Whose name vLLM gives where they are out of bounds.
+_NAMED: Final = frozenset({"temperature", "top_p", "top_logprobs", "logprobs", "prompt_logprobs"})
+_INTEGERS: Final = ("max_tokens", "max_completion_tokens", "top_k", "n", "seed", "min_tokens", "priority")
+_STRUCTURES: Final = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+_FORMATS: Final = ("text", "json_object", "json_schema", "structural_tag")
 _INFINITE: Final = float("inf")
 _BOUNDS: Final = (
     ("temperature", 0, 2), ("top_p", 0, 1), ("top_k", -1, _INFINITE), ("min_p", 0, 1),
     ("presence_penalty", -2, 2), ("frequency_penalty", -2, 2), ("repetition_penalty", 0, _INFINITE),
     ("n", 1, MAX_N), ("min_tokens", 0, _INFINITE), ("prompt_logprobs", -1, _INFINITE),
+    ("top_logprobs", -1, _INFINITE), ("logprobs", -1, _INFINITE),
 )  # fmt: skip
 
 
 def read_sampling(fields: Mapping[str, JsonValue], *, chat: bool) -> Sampling:
     """Raises ApiError for what is of another type, or contradicts itself whatever the prompt."""
+    if chat and type(fields.get("logprobs")) in {int, float} and fields["logprobs"] not in (0, 1):
+        raise malformed("logprobs must be true or false", "body.logprobs")
+    if not chat and "n" in fields and fields["n"] is None:
+        raise malformed("n must be a number", "body.n")
+    _check_formats(fields)
+    # pydantic reads true as 1.
+    numbers = {name: int(fields[name]) for name in _INTEGERS if type(fields.get(name)) is bool}  # type: ignore[arg-type]
     try:
-        sampling = msgspec.convert(fields, Sampling, strict=False)
+        sampling = msgspec.convert({**fields, **numbers}, Sampling, strict=False)
     except msgspec.ValidationError as error:
         where = (
             str(error).rpartition("at `$.")[2].rstrip("`").partition("[")[0] if "at `$." in str(error) else ""
@@ -167,8 +191,28 @@ def read_sampling(fields: Mapping[str, JsonValue], *, chat: bool) -> Sampling:
     return sampling
 
 
+def _check_formats(fields: Mapping[str, JsonValue]) -> None:
+    wanted = fields.get("response_format")
+    if isinstance(wanted, dict):
+        if wanted.get("type") not in _FORMATS:
+            raise malformed("response_format has no type that is known", "body.response_format.type")
+        if wanted["type"] == "json_schema" and wanted.get("json_schema") is None:
+            raise bad_request("json_schema must be provided", "response_format")
+    structured = fields.get("structured_outputs")
+    if isinstance(structured, dict) and sum(structured.get(name) is not None for name in _STRUCTURES) > 1:
+        raise bad_request("only one kind of structured output at a time")
+
+
+def _is_id(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
+
+
+def _unless_default(most: int | None) -> int | None:
+    return None if most == COMPLETION_MAX_TOKENS else most
 
 
 def _clamped(bias: Mapping[str, float] | None) -> dict[str, JsonValue] | None:

@@ -134,6 +134,9 @@ def _check_max_tokens(asked: Rendering, model: Model) -> None:
         "max_completion_tokens" if asked.chat and sampling.max_completion_tokens is not None else "max_tokens"
     )
     most: int | None = getattr(sampling, name)
+    keep = asked.fields.get("truncate_prompt_tokens")
+    if longest is not None and isinstance(keep, int) and keep > longest:
+        raise bad_request(f"truncate_prompt_tokens cannot be greater than the context of {longest} tokens")
     if longest is not None and most is not None and most > longest:
         raise bad_request(f"{name} cannot be greater than the context of {longest} tokens", name)
 

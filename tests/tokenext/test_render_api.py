@@ -1,0 +1,248 @@
+"""The render API over its real HTTP port: answers, refusals, limits."""
+
+import asyncio
+import json
+import time
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from tests.tokenext.models import fake_model
+from tokenext.catalog import Catalog
+from tokenext.engine import FakeEngine
+from tokenext.observer import Outcome, RecordingObserver
+from tokenext.pool import TokenizationPool
+from tokenext.render_api.asgi import HttpLimits, application
+from tokenext.render_api.http_server import serve_http
+from tokenext.render_api.service import RenderApi
+from tokenext.vocabulary import FakeVocabulary
+
+RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def chat(content: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+CHAT = chat("hi")
+CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions/render", "/v1/completions/render"
+
+
+class SlowEngine(FakeEngine):
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def encode(self, text, *, add_special_tokens, isolation=""):
+        time.sleep(self.seconds)
+        return super().encode(text, add_special_tokens=add_special_tokens, isolation=isolation)
+
+
+class Port:
+    def __init__(self, url: str, session: aiohttp.ClientSession, observer: RecordingObserver, pool, limits):
+        self.url, self.session, self.observer, self.pool, self.limits = url, session, observer, pool, limits
+
+    async def post(self, path: str, body: object, **headers: str):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        async with self.session.post(self.url + path, data=data, headers=sent) as answer:
+            return answer.status, await answer.json(), answer.headers
+
+    async def get(self, path: str):
+        async with self.session.get(self.url + path) as answer:
+            return answer.status, await answer.read()
+
+
+@asynccontextmanager
+async def serving(*models, workers: int = 1, max_queued: int = 4, deadline: float = 5.0, **limits: int):
+    catalog = Catalog(
+        models or [fake_model("m", aliases=("alias",), vocabulary=FakeVocabulary(), max_length=200)]
+    )
+    observer = RecordingObserver()
+    pool = TokenizationPool(workers=workers, max_queued=max_queued, deadline_seconds=deadline)
+    api = RenderApi(catalog=lambda: catalog, pool=pool, observer=observer, clock=time.perf_counter)
+    bounds = HttpLimits(**{"max_body_bytes": 100_000, "max_requests": 64, **limits})
+    app = application(api, bounds, version="7", ready=lambda: True)
+    try:
+        async with (
+            serve_http(app, "127.0.0.1", 0, drain_seconds=1) as port,
+            aiohttp.ClientSession() as session,
+        ):
+            yield Port(f"http://127.0.0.1:{port}", session, observer, pool, bounds)
+    finally:
+        pool.close()
+
+
+async def test_a_chat_is_rendered_into_one_object_with_all_keys_of_vllms():
+    async with serving() as port:
+        status, answer, _ = await port.post(CHAT_PATH, {**CHAT, "temperature": 0.5}, x_request_id="mine")
+    assert (status, answer["request_id"]) == (200, "chatcmpl-mine")
+    assert bytes(answer["token_ids"]).decode() == RENDERED
+    assert answer["sampling_params"]["temperature"] == 0.5
+    assert answer["sampling_params"]["max_tokens"] == 200 - len(answer["token_ids"])
+    assert list(answer) == [
+        *(
+            "request_id",
+            "token_ids",
+            "token_offsets",
+            "features",
+            "content_parts",
+            "sampling_params",
+            "model",
+        ),
+        *("reasoning_ended", "reasoning_parser_kwargs", "return_token_ids", "output_mode", "stream"),
+        *("stream_options", "cache_salt", "priority", "kv_transfer_params", "ec_transfer_params"),
+    ]
+
+
+async def test_completions_are_a_list_also_of_one_and_number_their_ids_from_two_on():
+    async with serving() as port:
+        _, one, _ = await port.post(COMPLETION_PATH, {"prompt": "ab", "request_id": "r"})
+        _, two, _ = await port.post(COMPLETION_PATH, {"prompt": ["ab", "c"], "request_id": "r"})
+        _, ids, _ = await port.post(COMPLETION_PATH, {"prompt": [[5, 6], [7]], "model": "alias"})
+    assert [(each["request_id"], each["token_ids"]) for each in one] == [("cmpl-r", [256, 97, 98])]
+    assert [(each["request_id"], each["token_ids"]) for each in two] == [
+        ("cmpl-r-0", [256, 97, 98]),
+        ("cmpl-r-1", [256, 99]),
+    ]
+    assert [each["token_ids"] for each in ids] == [[5, 6], [7]]
+
+
+async def test_a_completions_bound_is_vllms_default_unless_said_and_never_more_than_the_context_has_left():
+    async with serving() as port:
+        answers = [
+            (await port.post(COMPLETION_PATH, {"prompt": "x" * 190, **more}))[1][0]["sampling_params"]
+            for more in ({}, {"max_tokens": 3}, {"max_tokens": 100})
+        ]
+    assert [each.get("max_tokens") for each in answers] == [9, 3, 9]
+
+
+async def test_ids_of_the_clients_own_take_the_place_of_a_rendered_chat():
+    async with serving() as port:
+        _, answer, _ = await port.post(
+            CHAT_PATH, {**CHAT, "kv_transfer_params": {"prompt_token_ids": [4, 2]}}
+        )
+    assert answer["token_ids"] == [4, 2]
+
+
+async def test_texts_and_chats_are_tokenized_and_ids_are_text_again():
+    async with serving() as port:
+        _, text, _ = await port.post("/tokenize", {"prompt": "ab", "return_token_strs": True})
+        _, chat, _ = await port.post("/tokenize", CHAT)
+        _, none, _ = await port.post("/tokenize", {"prompt": "", "add_special_tokens": False})
+        _, back, _ = await port.post("/detokenize", {"tokens": [104, 105]})
+    assert text == {
+        "count": 3,
+        "max_model_len": 200,
+        "tokens": [256, 97, 98],
+        "token_strs": ["<s>", "a", "b"],
+    }
+    assert bytes(chat["tokens"]).decode() == RENDERED
+    assert (none["count"], none["tokens"]) == (0, [])
+    assert back == {"prompt": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        (CHAT_PATH, b"", (400, "Bad Request", "body")),
+        (CHAT_PATH, b"[]", (400, "Bad Request", "body")),
+        (CHAT_PATH, {"messages": []}, (400, "BadRequestError", None)),
+        (CHAT_PATH, {"messages": "x"}, (400, "Bad Request", "body.messages")),
+        (CHAT_PATH, {**CHAT, "model": "unknown"}, (404, "NotFoundError", "model")),
+        (CHAT_PATH, {**CHAT, "tools": []}, (400, "BadRequestError", "tools")),
+        (CHAT_PATH, {**CHAT, "tool_choice": "auto"}, (400, "BadRequestError", "tool_choice")),
+        (CHAT_PATH, {**CHAT, "continue_final_message": True}, (400, "BadRequestError", None)),
+        (CHAT_PATH, {**CHAT, "temperature": 9}, (400, "BadRequestError", "temperature")),
+        (CHAT_PATH, {**CHAT, "temperature": "hot"}, (400, "Bad Request", "body.temperature")),
+        (CHAT_PATH, {**CHAT, "stop": list("abcde")}, (400, "Bad Request", "body.stop")),
+        (CHAT_PATH, {**CHAT, "max_tokens": 201}, (400, "BadRequestError", "max_tokens")),
+        (CHAT_PATH, {**CHAT, "cache_salt": "a/b"}, (400, "BadRequestError", "cache_salt")),
+        (CHAT_PATH, {**CHAT, "chat_template": "x"}, (400, "BadRequestError", None)),
+        (
+            CHAT_PATH,
+            {"messages": [{"role": "user", "content": "x" * 300}]},
+            (400, "BadRequestError", "input_tokens"),
+        ),
+        (
+            CHAT_PATH,
+            chat([{"type": "image_url", "image_url": {"url": "x"}}]),
+            (400, "BadRequestError", None),
+        ),
+        (COMPLETION_PATH, {"prompt": ""}, (400, "BadRequestError", "prompt")),
+        (COMPLETION_PATH, {"prompt": ["a", ""]}, (400, "BadRequestError", None)),
+        (COMPLETION_PATH, {"prompt": ["a", [1]]}, (400, "Bad Request", "body.prompt.0")),
+        (COMPLETION_PATH, {"prompt": [-1]}, (400, "Bad Request", "body.prompt.0")),
+        ("/tokenize", {"prompt": ["a"]}, (400, "Bad Request", "body.prompt")),
+        ("/detokenize", {"tokens": [1.5]}, (400, "Bad Request", "body.tokens")),
+        ("/detokenize", {"tokens": [2**32]}, (400, "BadRequestError", None)),
+        ("/tokenize", b'{"prompt":"' + b"x" * 100_000 + b'"}', (413, "RequestEntityTooLarge", None)),
+    ],
+)
+async def test_a_request_is_refused_in_vllms_shape(path, body, expected):
+    async with serving() as port:
+        status, answer, headers = await port.post(path, body)
+    error = answer["error"]
+    assert (status, error["type"], error["param"]) == expected
+    assert error["code"] == status
+    assert "retry-after" not in headers
+
+
+async def test_without_a_json_content_type_nothing_is_read():
+    async with serving() as port:
+        status, answer, _ = await port.post("/tokenize", {"prompt": "x"}, content_type="text/plain")
+    assert (status, answer["error"]["param"]) == (400, None)
+
+
+async def test_among_several_models_a_request_must_name_one():
+    async with serving(fake_model("a"), fake_model("b")) as port:
+        assert (await port.post("/tokenize", {"prompt": "x"}))[0] == 404
+        assert (await port.post("/tokenize", {"prompt": "x", "model": "b"}))[0] == 200
+        _, listed = await port.get("/v1/models")
+    assert [each["id"] for each in json.loads(listed)["data"]] == ["a", "b"]
+
+
+async def test_over_capacity_every_request_is_answered_by_its_deadline_or_refused_at_once():
+    slow = fake_model("m", engine=SlowEngine(0.05))
+    async with serving(slow, max_queued=2, deadline=1.0) as port:
+        began = time.monotonic()
+        answers = await asyncio.gather(*(port.post("/tokenize", {"prompt": "x"}) for _ in range(24)))
+        took = time.monotonic() - began
+    refused = [(answer, headers) for status, answer, headers in answers if status == 503]
+    assert {status for status, *_ in answers} == {200, 503}
+    assert len(refused) >= 12
+    assert all(headers["retry-after"] == "1" for _, headers in refused)
+    assert {answer["error"]["type"] for answer, _ in refused} == {"ServiceUnavailableError"}
+    assert took < 1.0
+    reasons = [each.reason for each in port.observer.records if each.outcome is Outcome.PASSED]
+    assert reasons == ["queue_full"] * len(refused)
+
+
+async def test_requests_over_the_bound_are_refused_before_their_bodies_are_read():
+    slow = fake_model("m", engine=SlowEngine(0.3))
+    async with serving(slow, max_requests=2) as port:
+        answers = await asyncio.gather(*(port.post("/tokenize", {"prompt": "x"}) for _ in range(6)))
+        assert sorted(status for status, *_ in answers) == [200, 200, 503, 503, 503, 503]
+        assert (port.limits.refused, port.limits.open) == (4, 0)
+
+
+async def test_a_client_that_leaves_gives_its_place_back():
+    slow = fake_model("m", engine=SlowEngine(0.2))
+    async with serving(slow) as port:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await port.post("/tokenize", {"prompt": "x"})
+        async with asyncio.timeout(3):
+            while port.limits.open or port.pool.held:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.02)
+        assert (await port.post("/tokenize", {"prompt": "x"}))[0] == 200
+
+
+async def test_what_there_is_not_is_said_as_vllm_does():
+    async with serving() as port:
+        assert await port.get("/nothing") == (404, b'{"detail":"Not Found"}')
+        assert await port.get("/tokenize") == (405, b'{"detail":"Method Not Allowed"}')
+        assert await port.get("/health") == (200, b"")
+        assert json.loads((await port.get("/version"))[1]) == {"version": "7"}
+        assert json.loads((await port.get("/openapi.json"))[1])["openapi"] == "3.1.0"
