@@ -25,7 +25,7 @@ def block_hashes(
 ) -> list[bytes]:
     """The hash of each full block of `packed` (u32, little-endian), 32 bytes each.
 
-    An engine with VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES publishes the last 8 bytes, big-endian, as a number.
+    KV events have the last 8 bytes, big-endian, as a number, unless VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES is 0.
     """
     step = block_size * BYTES_PER_ID
     ids = np.frombuffer(packed, dtype="<u4", count=len(packed) // step * block_size).tolist()

@@ -82,6 +82,7 @@ MORE: Mapping[str, Values] = {
         "serviceMonitor": {"enabled": True},
         "tokenext": {"placement": "sidecar"},
     },
+    "render-api": {"tokenext": {"processes": 2, "http": {"enabled": True}}},
     "service-tls": {"tokenext": {"placement": "service", "tls": {"secretName": "tokenext", "port": 9443}}},
     "rewrites": {
         "modelRewrites": [

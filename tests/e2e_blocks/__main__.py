@@ -40,9 +40,10 @@ def prompts(count: int, seed: int) -> list[tuple[list[int], str]]:
     return made
 
 
-def expected(asked: Sequence[tuple[list[int], str]]) -> set[bytes]:
+def expected(asked: Sequence[tuple[list[int], str]]) -> set[int]:
+    """As vLLM publishes hashes unless it is told not to: their last 8 bytes, as a number."""
     return {
-        each
+        int.from_bytes(each[-8:], "big")
         for ids, salt in asked
         for each in block_hashes(TokenIds.pack(ids).packed, vllm_server.BLOCK_SIZE, cache_salt=salt)
     }
@@ -59,7 +60,7 @@ def ask(port: int, ids: list[int], salt: str) -> None:
         answer.read()
 
 
-def stored(message: bytes) -> set[bytes]:
+def stored(message: bytes) -> set[int]:
     """The hashes of blocks that a batch of events announces."""
     batch = msgspec.msgpack.decode(message)
     events = batch["events"] if isinstance(batch, Mapping) else batch[1]
@@ -71,9 +72,9 @@ def stored(message: bytes) -> set[bytes]:
     }
 
 
-def published(events: "zmq.Socket[bytes]", wanted: set[bytes]) -> set[bytes]:
+def published(events: "zmq.Socket[bytes]", wanted: set[int]) -> set[int]:
     """What is announced until all that is wanted was, or nothing comes any more."""
-    found: set[bytes] = set()
+    found: set[int] = set()
     ends = time.monotonic() + SETTLE_SECONDS
     while not wanted <= found and time.monotonic() < ends:
         if events.poll(500):

@@ -10,6 +10,11 @@ listen: 0.0.0.0:{{ .Values.tokenext.port }}
 {{- end }}
 admin: 0.0.0.0:{{ .Values.tokenext.adminPort }}
 {{- include "chain.adminTokenFile" . }}
+{{- if .Values.tokenext.http.enabled }}
+http:
+  listen: 0.0.0.0:{{ .Values.tokenext.http.port }}
+  max_requests: {{ .Values.tokenext.http.maxRequests }}
+{{- end }}
 {{- if .Values.tokenext.tls.secretName }}
 tls:
   listen: 0.0.0.0:{{ .Values.tokenext.tls.port }}

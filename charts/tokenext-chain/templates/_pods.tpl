@@ -129,6 +129,9 @@ livenessProbe:
   {{- if ne $.Values.tokenext.placement "sidecar" }}
   - {name: ext-proc-{{ $number }}, containerPort: {{ add $.Values.tokenext.port $number }}}
   {{- end }}
+  {{- if $.Values.tokenext.http.enabled }}
+  - {name: http-{{ $number }}, containerPort: {{ add $.Values.tokenext.http.port $number }}}
+  {{- end }}
   {{- if $.Values.tokenext.tls.secretName }}
   - {name: tls-{{ $number }}, containerPort: {{ add $.Values.tokenext.tls.port $number }}}
   {{- end }}
