@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-observability bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm e2e-blocks chart chart-live clean
+	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm e2e-blocks chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench-adapter: $(READY)  ## measure the picker's CPU per request beside that of 
 
 bench-observability: $(READY)  ## measure what metrics, logs and traces cost a request
 	@$(BIN)/python -m loadtests.bench.observability
+
+bench-render: $(READY)  ## measure the render API beside vLLM's own render server (its own environment, 2-3 GB)
+	@$(BIN)/python -m loadtests.bench.render
 
 bench-pick: $(READY)  ## measure a pick among 500 endpoints with a subset hint
 	@$(BIN)/python -m loadtests.bench.picks

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -84,24 +86,26 @@ def published(events: "zmq.Socket[bytes]", wanted: set[int]) -> set[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    port, events_port = free_ports(2)
+    (port,) = free_ports(1)
     logs = options.cache / "logs-blocks"
     supervisor = Supervisor(logs)
+    scratch = tempfile.mkdtemp(prefix="blocks-")  # such a path has room for about 100 characters
     asked = prompts(options.prompts, options.seed)
     wanted = expected(asked)
     try:
         vllm = environment.prepare(options.cache / "venv", print)
         folders = model.make(options.cache, vllm, print)
         spec = vllm_server.spec(vllm, folders.engine, port, options.cache / "vllm")
-        publishing = json.dumps({**EVENTS, "endpoint": f"tcp://{LOOPBACK}:{events_port}"})
+        # A path, which vLLM binds; it would bind a port on all interfaces or on none.
+        address = f"ipc://{scratch}/events"
+        publishing = json.dumps({**EVENTS, "endpoint": address})
         command = (
             *spec.command,
             *("--prefix-caching-hash-algo", "sha256_cbor", "--kv-events-config", publishing),
         )
         with zmq.Context() as context, context.socket(zmq.SUB) as events:
             events.setsockopt(zmq.SUBSCRIBE, b"")
-            # To an address that names a host vLLM connects; it binds only wildcards.
-            events.bind(f"tcp://{LOOPBACK}:{events_port}")
+            events.connect(address)
             print("starting vLLM")
             supervisor.wait_ready(
                 [supervisor.start(replace(spec, command=command))], deadline_seconds=START_SECONDS
@@ -117,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         supervisor.stop(vllm_server.STOP_SECONDS)
+        shutil.rmtree(scratch, ignore_errors=True)
     missing, foreign = len(wanted - found), len(found - wanted)
     print(
         f"e2e-blocks: {'ok' if not missing and not foreign else 'FAILED'}: {len(asked)} prompts, "
