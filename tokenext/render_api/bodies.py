@@ -11,6 +11,8 @@ import orjson
 
 from extproc.token_metadata import TokenIds
 from extproc.verdict import JsonValue
+from tokenext.json_object import join
+from tokenext.render_api.body import MESSAGES, Body
 from tokenext.render_api.errors import bad_request, malformed
 from tokenext.render_api.sampling import Sampling, read_sampling
 
@@ -22,12 +24,10 @@ MAX_PROMPTS: Final = 1024
 _MAX_SALT: Final = 128
 _U32: Final = 2**32
 _I64: Final = 2**63
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _EFFORTS: Final = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 _CHOICES: Final = ("none", "auto", "required")
 # vLLM takes these only where its operator trusts clients with them.
 _UNTRUSTED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs")
-_Fields = dict[str, JsonValue]
 # All that /tokenize reads of a chat, by vLLM's TokenizeChatRequest.
 _TOKENIZE_CHAT: Final = (
     "model", "messages", "add_generation_prompt", "continue_final_message", "add_special_tokens", "tools",
@@ -50,23 +50,13 @@ class Rendering:
         return self.path == CHAT
 
 
-def read_object(body: bytes) -> _Fields:
-    """Raises ApiError."""
-    try:
-        fields = orjson.loads(body.removeprefix(_BYTE_ORDER_MARK))
-    except orjson.JSONDecodeError as error:
-        raise malformed("the body is no JSON", f"body.{error.pos}" if body else "body") from None
-    if not isinstance(fields, dict):
-        raise malformed("the body is no JSON object")
-    return fields
-
-
 def read_rendering(path: str, body: bytes, *, only_model: str) -> Rendering:
     """`only_model` is whom a request without a model means; "" for nobody. Raises ApiError."""
-    fields = read_object(body)
+    read_in = Body(body)
+    fields = read_in.fields
     chat = path == CHAT
     if chat:
-        _check_chat(fields)
+        _check_chat(fields, read_in)
     else:
         _check_completion(fields)
     _check_salt(fields.get("cache_salt"))
@@ -74,7 +64,7 @@ def read_rendering(path: str, body: bytes, *, only_model: str) -> Rendering:
         raise malformed("request_id must be a text", "body.request_id")
     sampling = read_sampling(fields, chat=chat)
     model = _model(fields, only_model)
-    prompts = (_chat_prompt(fields, model),) if chat else tuple(_completion_prompts(fields, model))
+    prompts = (_chat_prompt(read_in, model),) if chat else tuple(_completion_prompts(fields, model))
     return Rendering(path, fields, model, sampling, prompts)
 
 
@@ -83,17 +73,21 @@ def read_tokenize(body: bytes, *, only_model: str) -> tuple[str, bytes, str, boo
 
     The body is b"" for an empty prompt, which no API takes.
     """
-    fields = read_object(body)
+    read_in = Body(body)
+    fields = read_in.fields
     pieces = fields.get("return_token_strs") is True
     model = _model(fields, only_model)
-    if "messages" in fields:
-        kept = {name: fields[name] for name in _TOKENIZE_CHAT if name in fields}
-        if kept.get("tools") == []:
-            del kept["tools"]
+    if MESSAGES in read_in.raw.fields:
         _check_continuation(fields)
         _check_trust(fields)
-        kept["messages"] = _without_reasoning_content(_messages(fields))
-        return CHAT, orjson.dumps({**kept, "model": model}), model, pieces
+        read_in.check_messages()
+        kept = {
+            name: bytes(read_in.raw.fields[name]) for name in _TOKENIZE_CHAT if name in read_in.raw.fields
+        }
+        if fields.get("tools") == []:
+            del kept["tools"]
+        kept[MESSAGES] = _without_reasoning_content(kept[MESSAGES])
+        return CHAT, join({**kept, "model": orjson.dumps(model)}), model, pieces
     prompt = fields.get("prompt")
     if not isinstance(prompt, str):
         raise malformed("prompt must be a text", "body.prompt")
@@ -104,7 +98,7 @@ def read_tokenize(body: bytes, *, only_model: str) -> tuple[str, bytes, str, boo
 
 def detokenize_ids(body: bytes) -> tuple[list[int], JsonValue]:
     """The ids and the model of a /detokenize request."""
-    fields = read_object(body)
+    fields = Body(body).fields
     tokens = fields.get("tokens")
     ids = [_integer(each) for each in tokens] if isinstance(tokens, list) else [None]
     known = [each for each in ids if each is not None and 0 <= each < _I64]
@@ -122,23 +116,12 @@ def _model(fields: Mapping[str, JsonValue], only_model: str) -> str:
     return model or only_model
 
 
-def _messages(fields: Mapping[str, JsonValue]) -> list[JsonValue]:
-    messages = fields.get("messages")
-    if messages is None and "messages" in fields:
-        raise bad_request("messages must be a list")
-    if not isinstance(messages, list):
-        raise malformed("messages must be a list", "body.messages")
-    if not messages:
-        raise bad_request("Cannot apply chat template to an empty conversation.")
-    return messages
-
-
-def _check_chat(fields: Mapping[str, JsonValue]) -> None:
+def _check_chat(fields: Mapping[str, JsonValue], body: Body) -> None:
     if fields.get("tools") == []:
         raise bad_request("tools must not be an empty list", "tools")
     _check_tool_choice(fields.get("tool_choice"), fields.get("tools"))
     _check_continuation(fields)
-    _messages(fields)
+    body.check_messages()
     if fields.get("use_beam_search") is True:
         raise bad_request("Beam search is not supported by the render endpoint")
     _check_trust(fields)
@@ -212,7 +195,8 @@ def _check_salt(salt: JsonValue) -> None:
         raise bad_request("cache_salt must be 1 to 128 characters, none of them @ / \\ or NUL", "cache_salt")
 
 
-def _chat_prompt(fields: Mapping[str, JsonValue], model: str) -> bytes | TokenIds:
+def _chat_prompt(body: Body, model: str) -> bytes | TokenIds:
+    fields = body.fields
     transfer = fields.get("kv_transfer_params")
     if isinstance(transfer, dict) and "prompt_token_ids" in transfer and not fields.get("echo"):
         where = "kv_transfer_params.prompt_token_ids"
@@ -222,7 +206,7 @@ def _chat_prompt(fields: Mapping[str, JsonValue], model: str) -> bytes | TokenId
             raise bad_request("prompt_token_ids must be a list of ids, not empty", where)
         return _packed(known, where)
     tools = {"tools": _typed_tools(fields["tools"])} if fields.get("tools") else {}
-    return orjson.dumps({**fields, **tools, "model": model})
+    return body.with_values(model=model, **tools)
 
 
 def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[bytes | TokenIds]:
@@ -281,11 +265,19 @@ def _packed(ids: list[int], where: str) -> TokenIds:
         raise malformed("an id is negative or too large", where) from None
 
 
-def _without_reasoning_content(messages: list[JsonValue]) -> list[JsonValue]:
+def _without_reasoning_content(messages: bytes) -> bytes:
     """VLLM renames the field for chats, and not for /tokenize, where it is lost."""
-    return [
-        {name: value for name, value in each.items() if name != "reasoning_content"}
-        if isinstance(each, dict)
-        else each
-        for each in messages
-    ]
+    if b"reasoning_content" not in messages:
+        return messages
+    try:
+        values = orjson.loads(messages)
+    except orjson.JSONDecodeError:
+        raise malformed("messages cannot be read", "body.messages") from None
+    return orjson.dumps(
+        [
+            {name: value for name, value in each.items() if name != "reasoning_content"}
+            if isinstance(each, dict)
+            else each
+            for each in values
+        ]
+    )
