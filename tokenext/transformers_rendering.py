@@ -19,6 +19,7 @@ PARAMETERS: Final = frozenset(
         *("conversations", "messages"),
     }
 )
+_PLAIN: Final = ("role", "content")  # nearly every message, which need not be copied
 # Names that a message's reasoning goes by; the first is what templates read.
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
 
@@ -61,6 +62,8 @@ def _are_objects(values: JsonValue) -> bool:
 
 def _message(message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Without keys that are null; with reasoning under every name that templates know it by."""
+    if isinstance(message, dict) and tuple(message) == _PLAIN and None not in message.values():
+        return message
     kept: dict[str, JsonValue] = {key: value for key, value in message.items() if value is not None}
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     if reasoning is None:

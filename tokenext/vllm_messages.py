@@ -6,7 +6,7 @@ vLLM's request model refuses is declined or passes: the messages reach vLLM in b
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 from extproc.verdict import JsonValue
 from tokenext.content_format import ContentFormat
@@ -22,14 +22,22 @@ _BILLING_HEADER: Final = "x-anthropic-billing-header"
 # pydantic puts known keys first, in the order of the OpenAI types, and the client's others behind them.
 _CALL_KEYS: Final = ("id", "function", "type")
 _FUNCTION_KEYS: Final = ("arguments", "name")
+# What nearly every message is made of. Of system messages lines may go, of developers' tools come.
+_PLAIN_KEYS: Final = ("role", "content")
+_PLAIN_ROLES: Final = frozenset({Role.USER.value, Role.ASSISTANT.value, Role.TOOL.value})
 # Roles for which a null content is valid; for the others only a missing one is.
 _SILENT_ROLES: Final = (Role.ASSISTANT, Role.FUNCTION)
 
 
 def rebuilt(message: Message, content_format: ContentFormat) -> _Object:
-    """The message with the fields that vLLM keeps, in its order. Raises Declined."""
-    role = str(message["role"])
+    """The message with the fields that vLLM keeps, in its order. Raises Declined.
+
+    One of which it keeps all is returned as it is: whoever knows it by that need not compare it.
+    """
     content = message.get("content")
+    if content_format is ContentFormat.STRING and isinstance(content, str) and _is_plain(message):
+        return message
+    role = str(message["role"])
     if content is None and "content" in message and role not in _SILENT_ROLES:
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)
     parts = _parts(content)
@@ -46,6 +54,10 @@ def rebuilt(message: Message, content_format: ContentFormat) -> _Object:
     if role == Role.DEVELOPER:
         kept["tools"] = message.get("tools")
     return kept
+
+
+def _is_plain(message: Message) -> TypeGuard[_Object]:
+    return tuple(message) == _PLAIN_KEYS and message["role"] in _PLAIN_ROLES
 
 
 def _parts(content: JsonValue) -> list[_Object]:

@@ -123,7 +123,7 @@ class VllmProfile:
         # Parameters of transformers' own, which change how it renders and tokenizes.
         if not (PARAMETERS - _SHARED).isdisjoint(arguments):
             yield InexactReason.TEMPLATE_KWARGS
-        if any(_has_open_field(message) for message in request.messages):
+        if any(map(_has_open_field, request.messages)):
             yield InexactReason.MESSAGE_FIELD
         if template.vllm_content_format is ContentFormat.PARTS and any(
             not _PART_KEYS.issuperset(part)
@@ -199,6 +199,8 @@ def _tool(tool: Mapping[str, JsonValue]) -> _Object:
 
 def _has_open_field(message: Message) -> bool:
     """Fields that versions of transformers treat differently, or that only some templates know."""
+    if len(message) == len(("role", "content")) and "content" in message:
+        return False  # as nearly all messages are
     return (
         ("tool_call_id" in message and message["tool_call_id"] is None)
         or message.get("task") is not None
