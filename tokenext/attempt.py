@@ -46,11 +46,13 @@ class Attempt:
         conversations: Remembered | None = None,
         breakers: Breakers | None = None,
     ) -> Tokenized:
-        """Raises Declined. `path` has no query; `model_name` takes the place of the body's own.
+        """Raises Declined. `path` has no query; `model_name` takes the place of the body's own. Who has
+        split `text` already gives its `body` beforehand.
 
         `deadline_seconds` counts from when a worker thread is asked for, and only shortens the pool's own.
         """
-        self.body = read_body(text)
+        if self.body is None:
+            self.body = read_body(text)
         api = _APIS.get(path)
         if api is None:
             raise Declined(SkipReason.NOT_OPENAI_PATH)

@@ -146,7 +146,7 @@ def _conversation(request: ChatRequest, template: ChatTemplate) -> list[_Object]
     messages = [rebuilt(message, template.vllm_content_format) for message in request.messages]
     # vLLM looks for the word in quotes, wherever it stands.
     if (
-        any(map(_is_developer, messages))
+        Role.DEVELOPER.value in [message["role"] for message in messages]
         and '"developer"' not in template.source
         and "'developer'" not in template.source
     ):

@@ -11,7 +11,7 @@ import orjson
 
 from extproc.token_metadata import TokenIds
 from extproc.verdict import JsonValue
-from tokenext.json_object import join
+from tokenext.json_object import JsonObject, join, read
 from tokenext.render_api.body import MESSAGES, Body
 from tokenext.render_api.errors import bad_request, malformed
 from tokenext.render_api.sampling import Sampling, read_sampling
@@ -43,7 +43,7 @@ class Rendering:
     fields: Mapping[str, JsonValue]
     model: str
     sampling: Sampling
-    prompts: tuple[bytes | TokenIds, ...]
+    prompts: tuple[JsonObject | TokenIds, ...]
 
     @property
     def chat(self) -> bool:
@@ -195,7 +195,7 @@ def _check_salt(salt: JsonValue) -> None:
         raise bad_request("cache_salt must be 1 to 128 characters, none of them @ / \\ or NUL", "cache_salt")
 
 
-def _chat_prompt(body: Body, model: str) -> bytes | TokenIds:
+def _chat_prompt(body: Body, model: str) -> JsonObject | TokenIds:
     fields = body.fields
     transfer = fields.get("kv_transfer_params")
     if isinstance(transfer, dict) and "prompt_token_ids" in transfer and not fields.get("echo"):
@@ -209,7 +209,7 @@ def _chat_prompt(body: Body, model: str) -> bytes | TokenIds:
     return body.with_values(model=model, **tools)
 
 
-def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[bytes | TokenIds]:
+def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[JsonObject | TokenIds]:
     prompt = fields["prompt"]
     if isinstance(prompt, str):
         return [_completion_prompt(fields, model, prompt)]
@@ -221,7 +221,7 @@ def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[byt
         return [_given(fields, model, prompt)]
     if len(prompt) > MAX_PROMPTS:
         raise bad_request(f"at most {MAX_PROMPTS} prompts", "prompt")
-    prompts: list[bytes | TokenIds] = []
+    prompts: list[JsonObject | TokenIds] = []
     for each in prompt:
         if each in ("", []):
             raise bad_request("No token_ids rendered")
@@ -234,14 +234,14 @@ def _completion_prompts(fields: Mapping[str, JsonValue], model: str) -> list[byt
     return prompts
 
 
-def _given(fields: Mapping[str, JsonValue], model: str, given: list[JsonValue]) -> bytes | TokenIds:
+def _given(fields: Mapping[str, JsonValue], model: str, given: list[JsonValue]) -> JsonObject | TokenIds:
     """Ids of the client's own. They stay as they are, unless they are to be truncated."""
     ids = [_integer(each) for each in given]
     known = [each for each in ids if each is not None]
     if len(known) != len(ids):
         raise malformed("a prompt is a text or a list of ids", "body.prompt.0")
     if fields.get("truncate_prompt_tokens") is not None:
-        return orjson.dumps({**fields, "model": model, "prompt": known})
+        return read(orjson.dumps({**fields, "model": model, "prompt": known}))
     return _packed(known, "body.prompt.0")
 
 
@@ -254,8 +254,8 @@ def _integer(value: JsonValue) -> int | None:
     return int(value) if isinstance(value, int) else None
 
 
-def _completion_prompt(fields: Mapping[str, JsonValue], model: str, prompt: str) -> bytes:
-    return orjson.dumps({**fields, "model": model, "prompt": prompt})
+def _completion_prompt(fields: Mapping[str, JsonValue], model: str, prompt: str) -> JsonObject:
+    return read(orjson.dumps({**fields, "model": model, "prompt": prompt}))
 
 
 def _packed(ids: list[int], where: str) -> TokenIds:

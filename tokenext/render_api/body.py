@@ -5,7 +5,7 @@ from typing import Final
 import orjson
 
 from extproc.verdict import JsonValue
-from tokenext.json_object import NotAnObjectError, join, read
+from tokenext.json_object import JsonObject, NotAnObjectError, join, read
 from tokenext.render_api.errors import ApiError, bad_request, malformed
 
 __all__ = ["MESSAGES", "Body"]
@@ -45,12 +45,12 @@ class Body:
         if not text[1:-1].strip():
             raise bad_request("Cannot apply chat template to an empty conversation.")
 
-    def with_values(self, **values: JsonValue) -> bytes:
-        """The body with these fields; the very same bytes where it has them as they are."""
+    def with_values(self, **values: JsonValue) -> JsonObject:
+        """The body with these fields; the very same where it has them as they are."""
         if all(name in self.fields and self.fields[name] == value for name, value in values.items()):
-            return self.raw.text
+            return self.raw
         written = {name: orjson.dumps(value) for name, value in values.items()}
-        return join({**self.raw.fields, **written})
+        return read(join({**self.raw.fields, **written}))
 
 
 def _not_an_object(text: bytes) -> ApiError:

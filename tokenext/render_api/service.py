@@ -10,6 +10,7 @@ from tokenext.attempt import Attempt
 from tokenext.breaker import Breakers
 from tokenext.catalog import Catalog, Model
 from tokenext.declined import Declined, SkipReason
+from tokenext.json_object import JsonObject, read
 from tokenext.observer import Observer, Outcome
 from tokenext.pool import TokenizationPool
 from tokenext.render_api import answers
@@ -70,7 +71,7 @@ class RenderApi:
         path, prompt, name, wants_pieces = read_tokenize(body, only_model=self._only_model())
         model = self._model(name)
         # An empty prompt is no error here, as it is everywhere else.
-        ids = await self._tokenized(path, prompt) if prompt else TokenIds(b"")
+        ids = await self._tokenized(path, read(prompt)) if prompt else TokenIds(b"")
         pieces = None
         if wants_pieces and model.vocabulary is not None:
             pieces = await asyncio.to_thread(model.vocabulary.pieces, ids.as_array().tolist())
@@ -96,13 +97,13 @@ class RenderApi:
             raise of_declined(Declined(SkipReason.UNKNOWN_MODEL))
         return model
 
-    async def _tokenized(self, path: str, body: bytes) -> TokenIds:
-        attempt = Attempt(Stopwatch(self._clock))
+    async def _tokenized(self, path: str, body: JsonObject) -> TokenIds:
+        attempt = Attempt(Stopwatch(self._clock), body)
         outcome, reason = Outcome.PASSED, ""
         try:
             tokenized = await attempt.tokenize(
                 path,
-                body,
+                body.text,
                 self._catalog(),
                 self._pool,
                 conversations=self._conversations,
