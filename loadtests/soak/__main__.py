@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import linear_regression, mean
 from typing import Final
 from urllib.request import urlopen
 
@@ -21,6 +20,7 @@ from loadtests.bench.processes_cost import open_files, resident_megabytes
 from loadtests.bench.results import machine
 from loadtests.soak.ask import Ask, draw
 from loadtests.soak.clients import Client, CorruptedError, LostError
+from loadtests.soak.growth import growth_of
 from loadtests.stack.chain import Chain, ChainOptions, Upstream
 from loadtests.stack.envoy_config import BodyMode
 from loadtests.stack.processes import StartError
@@ -29,7 +29,8 @@ FOLDER: Final = Path("loadtests/results")
 CLIENTS: Final = 12
 LOOK_SECONDS: Final = 2.0
 WATCHED: Final = ("tokenext-0", "epp-adapter", "envoy")
-GROWTH: Final = 0.05  # of memory over the last half of the run
+IN_USE: Final = "envoy, in use"
+GROWTH: Final = 0.05  # of what memory falls back to, over the last half of the run
 MORE_FILES: Final = 16  # open at the end than in the middle: connections come and go
 MIN_REQUESTS: Final = 20_000
 MODES: Final = {
@@ -65,7 +66,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """At one moment, by process: resident megabytes and open files."""
+    """At one moment, by process: resident megabytes and open files. `memory_mb` has beside them what Envoy
+    itself says is in use: the rest of its memory is its allocator's.
+    """
 
     requests: int
     memory_mb: Mapping[str, float]
@@ -141,9 +144,12 @@ async def _one(user: Client, ask: Ask, tally: Tally) -> None:
 
 def _look(chain: Chain, requests: int) -> Look:
     pids = {name: chain.processes[name].pid for name in WATCHED}
+    memory = {name: round(resident_megabytes(pid), 2) for name, pid in pids.items()}
+    with urlopen(f"{chain.admin_urls['envoy']}/memory", timeout=30) as response:  # noqa: S310
+        memory[IN_USE] = round(int(json.load(response)["allocated"]) / 2**20, 2)
     return Look(
         requests,
-        {name: round(resident_megabytes(pid), 2) for name, pid in pids.items()},
+        memory,
         {name: open_files(pid) for name, pid in pids.items()},
     )
 
@@ -162,13 +168,9 @@ def _sum_up(options: argparse.Namespace, tally: Tally, looks: Sequence[Look], se
     never = sum(name not in seen for name in tally.whole)
     corrupted, lost = tally.corrupted.total() + never, tally.lost.total()
     half = looks[len(looks) // 2 :]
-    memory = {name: _slope([(each.requests, each.memory_mb[name]) for each in half]) for name in WATCHED}
     grown = {
-        name: slope
-        * (half[-1].requests - half[0].requests)
-        / 1e3
-        / mean(each.memory_mb[name] for each in half)
-        for name, slope in memory.items()
+        name: growth_of([(each.requests, each.memory_mb[name]) for each in half])
+        for name in (*WATCHED, IN_USE)
     }
     files = {name: half[-1].files[name] - half[0].files[name] for name in WATCHED}
     document = {
@@ -180,18 +182,20 @@ def _sum_up(options: argparse.Namespace, tally: Tally, looks: Sequence[Look], se
         "corrupted": dict(tally.corrupted),
         "lost": dict(tally.lost),
         "duplicated": duplicated,
-        "memory_mb_per_1000_requests": {name: round(slope, 4) for name, slope in memory.items()},
+        "memory_mb_per_1000_requests": {
+            name: round(growth.mb_per_1000_requests, 4) for name, growth in grown.items()
+        },
         "open_files_more": files,
         "looks": [asdict(each) for each in looks[:: max(1, len(looks) // 60)]],
     }
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"soak-{options.modes}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    flat = all(value <= GROWTH for value in grown.values()) and max(files.values()) <= MORE_FILES
+    flat = all(growth.share <= GROWTH for growth in grown.values()) and max(files.values()) <= MORE_FILES
     enough = tally.sent >= MIN_REQUESTS or options.minutes < 2
     for what, times in {**tally.corrupted, **tally.lost}.items():
         print(f"  {times} x {what}")
-    each = ", ".join(f"{name} {value:+.1%}" for name, value in grown.items())
+    each = ", ".join(f"{name} {growth.share:+.1%}" for name, growth in grown.items())
     few = "" if enough else f"; fewer than {MIN_REQUESTS:,} requests"
     print(
         f"soak ({options.modes}): {tally.sent:,} requests in {options.minutes:g} min, {corrupted} corrupted, "
@@ -199,13 +203,6 @@ def _sum_up(options: argparse.Namespace, tally: Tally, looks: Sequence[Look], se
         f"{each}; open files {max(files.values()):+d}{few}"
     )
     return 0 if flat and enough and not (corrupted or lost or duplicated) else 1
-
-
-def _slope(points: Sequence[tuple[int, float]]) -> float:
-    """Megabytes per 1,000 requests."""
-    if len({requests for requests, _ in points}) < 2:
-        return 0.0
-    return linear_regression(*zip(*points, strict=True)).slope * 1e3
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -60,6 +60,12 @@ def validate(configured: EnvoyOptions, folder: Path) -> None:
     envoy_binary.validate(envoy_binary.find(), config)
 
 
+def test_envoy_gives_back_memory_that_it_does_not_use():
+    manager = rendered()["memoryAllocatorManager"]
+    assert int(manager["bytesToRelease"]) == 64 * 1024 * 1024
+    assert manager["memoryReleaseInterval"] == "1s"
+
+
 def test_filters_stand_in_the_order_given_with_names_of_their_own():
     names = [
         each["name"] for each in manager(rendered(tokenext_filter(TOKENEXT), epp_filter(EPP)))["httpFilters"]

@@ -9,6 +9,7 @@ import pytest
 
 from loadtests.soak.ask import Ask, Manner, draw
 from loadtests.soak.clients import Client, CorruptedError, LostError
+from loadtests.soak.growth import growth_of
 from loadtests.stack.chain import Chain, ChainOptions, Part, Upstream
 
 BODY = b"what was sent"
@@ -100,6 +101,36 @@ async def test_events_that_are_missing_or_out_of_order_are_a_corruption():
     for events in ([{"event": 2}], [{"event": 2}, {"event": 1}], []):
         with pytest.raises(CorruptedError):
             await asked(stream(report(), *events), events=3)
+
+
+def memory(*, leak=0.0, spike=0.0, step=0.0):
+    """Two minutes of looks at 100 MB that leaks so much in each, with spikes that get higher each time."""
+    return [
+        (
+            number * 500,
+            100 + leak * number + (spike * number if number % 3 else 0) + (step if number > 40 else 0),
+        )
+        for number in range(60)
+    ]
+
+
+def test_spikes_that_get_higher_are_no_growth():
+    assert growth_of(memory(spike=20)).share == pytest.approx(0, abs=0.001)
+
+
+def test_a_leak_below_spikes_is_found():
+    growth = growth_of(memory(spike=20, leak=0.2))
+    assert growth.share > 0.08
+    assert growth.mb_per_1000_requests == pytest.approx(0.4, rel=0.01)
+
+
+def test_memory_that_is_never_given_back_is_growth():
+    assert growth_of(memory(step=30)).share > 0.2
+
+
+@pytest.mark.parametrize("points", [[], [(1, 5.0)], [(1, 5.0), (2, 9.0)], [(7, 5.0)] * 20])
+def test_of_too_few_readings_nothing_is_said(points):
+    assert growth_of(points).share == 0
 
 
 @pytest.mark.integration
