@@ -240,6 +240,7 @@ async def _serve_routing(
     options = ServerOptions(
         listen=settings.listen,
         session=SessionOptions(streamed_decision=StreamedDecision.AT_HEADERS),
+        linger_seconds=settings.linger_seconds,
         drain_seconds=settings.drain_seconds,
         max_streams=settings.max_streams,
         tls=tls_options(settings.tls, config),

@@ -31,6 +31,7 @@ A settings file:
   scrape: {engine: vllm, interval_ms: 200}    # model servers' metrics; leave it out to scrape none
   destination_fallbacks: 0            # how many endpoints a destination names beside its first
   clear_route_cache: false            # true where a route matches on the headers that are set here
+  linger_seconds: 3                   # how long new exchanges are served after SIGTERM, already not ready
   drain_seconds: 30                   # how long open exchanges may run on after SIGTERM
 
 Its endpoints file:

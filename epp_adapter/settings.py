@@ -151,6 +151,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_token_file: Annotated[str, Meta(min_length=1)] | None = None
     metadata_namespace: Annotated[str, Meta(min_length=1)] = RECORD_NAMESPACE
     clear_route_cache: bool = False
+    linger_seconds: Annotated[float, Meta(ge=0)] = 0.0
     drain_seconds: Annotated[float, Meta(ge=0)] = 30.0
     max_streams: Annotated[int, Meta(ge=1)] = 16_384
     max_headers: Annotated[int, Meta(ge=1)] = 256

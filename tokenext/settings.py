@@ -46,6 +46,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waits and the engine is fast; 0: all do.
     `render_deadline_ms` and `max_prompt_chars` hold a chat template, which no deadline of a request can stop.
     Requests on streams over `max_streams` pass unseen; those of more than `max_headers` header lines pass.
+    For `linger_seconds` after SIGTERM new ones are still served, while health says not ready; then open ones
+    have `drain_seconds` to end.
     """
 
     max_body_bytes: _Positive = 16 * 1024 * 1024
@@ -54,6 +56,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_queued: Annotated[int, msgspec.Meta(ge=0)] = 64
     max_inline_bytes: Annotated[int, msgspec.Meta(ge=0)] = 96 * 1024
+    linger_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     max_streams: _Positive = 16_384
     max_headers: _Positive = 256

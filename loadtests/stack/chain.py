@@ -79,7 +79,7 @@ class Chain:
 
     @property
     def processes(self) -> Mapping[str, ManagedProcess]:
-        """By name: nats, worker-N, frontend-N (or echo-N), tokenext-N, epp-adapter, envoy."""
+        """By name: nats, worker-N, frontend-N (or echo-N), tokenext-N, epp-adapter (then -1), envoy."""
         return self._supervisor.processes
 
     @property
@@ -120,7 +120,7 @@ class Chain:
         process.start_again()
         for worker in self.workers:
             if worker.mocker is process:
-                self._await_new_instance(worker)
+                self.await_new_instance(worker)
                 self.announce(self.workers)
         self._wait(process)
 
@@ -211,27 +211,28 @@ class Chain:
         options = self.options
         if options.epp is Part.ABSENT:
             return []
-        address = UnixAddress(str(folder / "epp-adapter.sock"))
-        if options.epp is Part.PASSING:
-            self._supervisor.start(services.passing("epp-adapter", address))
-        else:
+        names = ["epp-adapter", *(f"epp-adapter-{number}" for number in range(1, options.epp_processes))]
+        addresses = tuple(UnixAddress(str(folder / f"{name}.sock")) for name in names)
+        if options.epp is Part.REAL:
             self._read_instance_ids()
             self.announce(self.workers)
-            (admin,) = free_ports(1)
-            self.admin_urls["epp-adapter"] = f"http://{LOOPBACK}:{admin}"
+        for name, address, admin in zip(names, addresses, free_ports(len(names)), strict=True):
+            if options.epp is Part.PASSING:
+                self._supervisor.start(services.passing(name, address))
+                continue
+            self.admin_urls[name] = f"http://{LOOPBACK}:{admin}"
             self._supervisor.start(
                 services.epp_adapter(
                     self.logs,
                     address,
                     admin,
                     self.logs / "endpoints.yaml",
+                    name=name,
                     dynamo_env=self._plane.env if self._plane else None,
                     settings=options.epp_settings,
                 )
             )
-        return [
-            epp_filter((address,), request_body=options.epp_body, response_body=options.epp_response_body)
-        ]
+        return [epp_filter(addresses, request_body=options.epp_body, response_body=options.epp_response_body)]
 
     def _start_envoy(self, filters: tuple[ExtProcFilter, ...]) -> None:
         listen, admin = free_ports(2)
@@ -278,7 +279,7 @@ class Chain:
             if self._plane and worker.rpc_port:
                 worker.instance_id = dynamo_parts.instance_id(self._plane.discovery, worker.rpc_port)
 
-    def _await_new_instance(self, worker: Worker) -> None:
+    def await_new_instance(self, worker: Worker) -> None:
         """A killed worker's registration stays for some seconds, so an id counts only if it is new."""
         assert self._plane is not None
         assert worker.rpc_port is not None

@@ -47,6 +47,7 @@ class ChainOptions:
     tokenext_timeout_seconds: float = 5.0
     tokenext_settings: Mapping[str, object] = field(default_factory=dict)
     epp: Part = Part.REAL
+    epp_processes: int = 1
     epp_body: BodyMode = BodyMode.NONE
     epp_response_body: BodyMode = BodyMode.NONE
     epp_settings: Mapping[str, object] = field(default_factory=dict)
@@ -60,8 +61,8 @@ class ChainOptions:
     start_deadline_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.tokenext_processes < 1:
-            raise ValueError("workers and tokenext_processes must be 1 or more; Part.ABSENT leaves one out")
+        if min(self.workers, self.tokenext_processes, self.epp_processes) < 1:
+            raise ValueError("workers and processes must be 1 or more; Part.ABSENT leaves one out")
         if bool(self.external) != (self.upstream is Upstream.EXTERNAL):
             raise ValueError("Upstream.EXTERNAL and the addresses in `external` go together")
 

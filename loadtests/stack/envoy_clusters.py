@@ -34,6 +34,7 @@ __all__ = [
 
 POOL: Final = "pool"
 CONNECT_TIMEOUT: Final = timedelta(seconds=1)
+CHECK_INTERVAL: Final = timedelta(seconds=1)
 # Envoy's default of 1,024 concurrent requests per cluster is less than one busy gateway has: the EPP's stream
 # of an exchange stays open as long as its response.
 CONCURRENCY_LIMIT: Final = 65_536
@@ -104,7 +105,11 @@ MAX_FRAMES: Final = 1_000_000
 
 
 def grpc_cluster(name: str, endpoints: tuple[Address, ...]) -> cluster_api.Cluster:
-    """The processes of one ext_proc service, least loaded first."""
+    """The processes of one ext_proc service, least loaded first.
+
+    A process that is to end says so by gRPC health and lingers (`linger_seconds`); a dead one is left out at
+    the first connection that fails. Where none is left, all are used as if nothing were known of them.
+    """
     if not endpoints:
         raise ValueError(f"{name}: at least one endpoint is needed")
     by_name = any(isinstance(each, TcpAddress) and not _is_ip(each.host) for each in endpoints)
@@ -115,6 +120,10 @@ def grpc_cluster(name: str, endpoints: tuple[Address, ...]) -> cluster_api.Clust
         connect_timeout=CONNECT_TIMEOUT,
         lb_policy=cluster_api.ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=_limits(),
+        health_checks=[_readiness()],
+        outlier_detection=_dead_left_out(),
+        # By default who is left out is still used for up to a second, so that many changes are one.
+        common_lb_config=cluster_api.ClusterCommonLbConfig(update_merge_window=timedelta(0)),
         typed_extension_protocol_options={
             HTTP_OPTIONS: protobuf.Any.pack(
                 upstream_http.HttpProtocolOptions(
@@ -125,6 +134,32 @@ def grpc_cluster(name: str, endpoints: tuple[Address, ...]) -> cluster_api.Clust
             )
         },
         load_assignment=_assignment(name, endpoints),
+    )
+
+
+def _readiness() -> core.HealthCheck:
+    return core.HealthCheck(
+        timeout=CHECK_INTERVAL,
+        interval=CHECK_INTERVAL,
+        no_traffic_interval=CHECK_INTERVAL,
+        unhealthy_threshold=2,  # one answer that is late says little
+        healthy_threshold=1,
+        grpc_health_check=core.HealthCheckGrpcHealthCheck(service_name="readiness"),
+    )
+
+
+def _dead_left_out() -> cluster_api.OutlierDetection:
+    """For a second, by one connection that fails, or five streams in a row; never more than half of them."""
+    return cluster_api.OutlierDetection(
+        interval=CHECK_INTERVAL,
+        base_ejection_time=CHECK_INTERVAL,
+        max_ejection_time=10 * CHECK_INTERVAL,
+        max_ejection_percent=50,
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=1,
+        enforcing_consecutive_local_origin_failure=100,
+        enforcing_local_origin_success_rate=0,
+        enforcing_success_rate=0,
     )
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from extproc import wellknown
-from loadtests.stack.envoy_api import core, ext_proc, hcm, mutation_rules, protobuf, type_api
+from loadtests.stack.envoy_api import core, ext_proc, hcm, mutation_rules, previous_hosts, protobuf, type_api
 from loadtests.stack.envoy_clusters import Address
 
 __all__ = ["BodyMode", "ExtProcFilter", "epp_filter", "http_filter", "tokenext_filter"]
@@ -124,7 +124,9 @@ def http_filter(options: ExtProcFilter) -> hcm.HttpFilter:
     )
     processor = ext_proc.ExternalProcessor(
         grpc_service=core.GrpcService(
-            envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=options.name), timeout=timedelta(0)
+            envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=options.name),
+            timeout=timedelta(0),
+            retry_policy=_retries(),
         ),
         processing_mode=mode,
         failure_mode_allow=options.fail_open,
@@ -148,6 +150,29 @@ def http_filter(options: ExtProcFilter) -> hcm.HttpFilter:
     # Unique names: typed_per_filter_config is keyed by them.
     return hcm.HttpFilter(
         name=f"envoy.filters.http.ext_proc.{options.name}", typed_config=protobuf.Any.pack(processor)
+    )
+
+
+def _retries() -> core.RetryPolicy:
+    """A stream to which its process has not said anything yet is opened anew, to another process.
+
+    Only what fits into Envoy's 64 KiB for it, which a request of some 12,000 ids in its metadata does not: so
+    a process that ends is to be left out before (see `envoy_clusters.grpc_cluster`).
+    """
+    return core.RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset,cancelled,unavailable",
+        num_retries=2,
+        retry_host_predicate=[
+            core.RetryPolicyRetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=protobuf.Any.pack(previous_hosts.PreviousHostsPredicate()),
+            )
+        ],
+        # Of two processes the dead one is the less loaded: it is drawn three times out of four.
+        host_selection_retry_max_attempts=30,
+        retry_back_off=core.BackoffStrategy(
+            base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50)
+        ),
     )
 
 

@@ -54,6 +54,7 @@ def epp_adapter(
     admin_port: int,
     endpoints_file: Path,
     *,
+    name: str = "epp-adapter",
     dynamo_env: Mapping[str, str] | None,
     settings: Mapping[str, object],
 ) -> ProcessSpec:
@@ -77,9 +78,7 @@ def epp_adapter(
         "fallback": [] if dynamo_env is None else ["round-robin"],
         **settings,
     }
-    return _service(
-        "epp_adapter", folder, "epp-adapter", document=document, listen=listen, env=dynamo_env or {}
-    )
+    return _service("epp_adapter", folder, name, document=document, listen=listen, env=dynamo_env or {})
 
 
 def passing(name: str, listen: Address, *, carry: bool = False) -> ProcessSpec:

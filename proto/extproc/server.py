@@ -51,7 +51,9 @@ class ServerOptions:
     """`listen` is "unix:/path" or "host:port" (port 0: any free one, see `Server.address`).
 
     `fail_open`: what a crash of an exchange means for its request. True lets it pass unchanged, False answers
-    500. `drain_seconds`: how long open streams may still run after SIGTERM. `tls` is served beside `listen`,
+    500. `linger_seconds`: how long after SIGTERM new streams are still served, while health says not ready,
+    so that gateways go elsewhere before any is refused. `drain_seconds`: how long after that open streams may
+    still run. `tls` is served beside `listen`,
     which stays as it is: probes cannot speak TLS. Of streams over `max_streams` nothing is looked at: their
     requests pass where we fail open, and are answered 429 otherwise.
     """
@@ -59,6 +61,7 @@ class ServerOptions:
     listen: str
     session: SessionOptions = field(default_factory=SessionOptions)
     fail_open: bool = False
+    linger_seconds: float = 0.0
     drain_seconds: float = 30.0
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     tls: TlsOptions | None = None
@@ -244,13 +247,15 @@ class Server:
         self._stopping.set()
 
     async def run_until_stopped(self) -> None:
-        """Serve until SIGTERM, SIGINT or `stop()`; then drain: not ready, no new streams, open ones end.
+        """Serve until SIGTERM, SIGINT or `stop()`; then linger, not ready; then drain: open streams end.
 
         Streams that are still open after `drain_seconds` are cancelled.
         """
         loop = asyncio.get_running_loop()
         try:
             await self._stopping.wait()
+            await self.set_ready(ready=False)
+            await asyncio.sleep(self._options.linger_seconds)
         finally:
             for number in _STOP_SIGNALS:
                 loop.remove_signal_handler(number)

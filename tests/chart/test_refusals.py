@@ -67,6 +67,7 @@ PAIRS = [
     ),
     ({"tokenext": {"autoscaling": {"minReplicas": 20}}}, "tokenext.autoscaling.minReplicas=20"),
     ({"tokenext": {"limits": {"drain_seconds": 1}}}, "tokenext.limits.drain_seconds"),
+    ({"tokenext": {"limits": {"linger_seconds": 1}}}, "tokenext.limits.linger_seconds"),
     (
         {
             "models": [

@@ -394,6 +394,30 @@ async def test_draining_cancels_what_outlives_the_grace():
     assert exchange.closed == [Termination.ENDED]
 
 
+async def test_a_server_that_lingers_takes_new_streams_and_says_that_it_is_not_ready():
+    exchange = RecordingExchange()
+    async with serving(exchange, linger_seconds=0.5) as (server, channel):
+        server.stop()
+        await asyncio.sleep(0.1)
+        request = health_pb2.HealthCheckRequest(service="readiness")
+        assert (await health_pb2_grpc.HealthStub(channel).Check(request)).status == NOT_SERVING
+        call = opened(channel)
+        await call.write(first(BodyMode.BUFFERED))
+        await call.read()
+        await call.write(request_body(b"abc", end=True))
+        assert (await call.read()).WhichOneof("response") == "request_body"
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+
+
+async def test_a_server_that_has_lingered_takes_none():
+    async with serving(RecordingExchange(), linger_seconds=0.2) as (server, channel):
+        server.stop()
+        await asyncio.sleep(0.6)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+
+
 async def test_a_sigterm_right_after_the_start_drains_and_ends():
     server = Server(ServerOptions("127.0.0.1:0", drain_seconds=0.1), PassingExchange)
     await server.start()

@@ -15,7 +15,7 @@ from tests.faults.record import Outcome, read
 MARKED: Final = re.compile(r"(<!-- faults -->\n).*?(<!-- faults end -->)", re.DOTALL)
 DESCRIPTION: Final = """\
 Breaks each part of the chain in turn while clients go on asking: killed, hung, slow, with a full disk. Prints
-what they saw; the last line says how many faults were survived as promised. Takes about six minutes."""
+what they saw; the last line says how many faults were survived as promised. Takes about ten minutes."""
 EXAMPLES: Final = """\
 examples:
   python -m tests.faults                              all of them

@@ -9,7 +9,7 @@ from pathlib import Path
 from loadtests.stack.chain import Chain
 from tests.faults.counters import Counter, moved, snapshot
 from tests.faults.record import Outcome, append
-from tests.integration.load import Load
+from tests.integration.load import Load, Seen
 
 __all__ = ["Fault", "survive"]
 
@@ -21,7 +21,7 @@ CALM_SECONDS = 3.0  # after it a fault must not be seen any more
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`allowed`: statuses that clients may see of it, 0 being a connection that was cut off. `slowest`: how
-    long an answer may take, in seconds. `counted` must move.
+    long an answer may take, in seconds. `counted` must move. `words`: of each prompt.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Fault:
     slowest: float = 2.0
     counted: tuple[Counter, ...] = ()
     path: str = "/v1/chat/completions"
+    words: int = 120
 
 
 async def _counted(
@@ -46,9 +47,12 @@ async def _counted(
         await asyncio.sleep(0.2)
 
 
-async def survive(chain: Chain, fault: Fault, outcomes: Path) -> None:
-    """Nothing hangs, no 200 is less than a whole reply, and CALM_SECONDS after it all is as it was."""
-    async with Load(chain, fault.path) as load:
+async def survive(chain: Chain, fault: Fault, outcomes: Path) -> Seen:
+    """Nothing hangs, no 200 is less than a whole reply, and CALM_SECONDS after it all is as it was.
+
+    Returns what clients saw from the strike to the mending.
+    """
+    async with Load(chain, fault.path, words=fault.words) as load:
         await load.answered(WARM, within=30)
         before = await asyncio.to_thread(snapshot, chain, fault.counted)
         struck = time.monotonic()
@@ -85,3 +89,4 @@ async def survive(chain: Chain, fault: Fault, outcomes: Path) -> None:
     assert seen.requests > 0
     assert set(later.statuses) == {200}, f"{CALM_SECONDS:g} s after it was over: {later.told()}"
     assert all(by > 0 for by in counts.values()), counts
+    return seen

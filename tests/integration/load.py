@@ -50,6 +50,7 @@ class Load:
     chain: Chain
     path: str = "/v1/chat/completions"
     connections: int = 6
+    words: int = 120
     answers: list[Answer] = field(default_factory=list)
 
     async def __aenter__(self):
@@ -105,7 +106,7 @@ class Load:
         talk = 0
         while not self._stop.is_set():
             talk += 1
-            said = f"conversation {number} {talk} " + "word " * 120
+            said = f"conversation {number} {talk} " + "word " * self.words
             for turn in range(4):
                 if self._stop.is_set():
                     return

@@ -60,6 +60,21 @@ def validate(configured: EnvoyOptions, folder: Path) -> None:
     envoy_binary.validate(envoy_binary.find(), config)
 
 
+def test_a_process_of_two_that_ends_or_is_dead_is_left_out_and_its_stream_goes_to_the_other():
+    config = rendered(tokenext_filter(TOKENEXT), epp_filter(EPP))
+    for cluster in (clusters(config)["tokenext"], clusters(config)["epp"]):
+        (check,) = cluster["healthChecks"]
+        assert check["grpcHealthCheck"] == {"serviceName": "readiness"}
+        assert cluster["outlierDetection"]["consecutiveLocalOriginFailure"] == 1
+        assert cluster["outlierDetection"]["splitExternalLocalOriginErrors"]
+        assert cluster["commonLbConfig"] == {"updateMergeWindow": "0s"}
+    for processor in processors(config):
+        policy = processor["grpcService"]["retryPolicy"]
+        assert "connect-failure" in policy["retryOn"]
+        assert policy["retryHostPredicate"][0]["name"] == "envoy.retry_host_predicates.previous_hosts"
+    assert "healthChecks" not in clusters(config)["pool"]
+
+
 def test_envoy_gives_back_memory_that_it_does_not_use():
     manager = rendered()["memoryAllocatorManager"]
     assert int(manager["bytesToRelease"]) == 64 * 1024 * 1024

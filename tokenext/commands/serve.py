@@ -226,6 +226,7 @@ async def _serve(
                 max_body_bytes=limits.max_body_bytes, streamed_decision=StreamedDecision.AT_END
             ),
             fail_open=True,
+            linger_seconds=limits.linger_seconds,
             drain_seconds=limits.drain_seconds,
             max_streams=limits.max_streams,
             tls=tls,

@@ -83,6 +83,9 @@ begins with the value to change.
 {{- if hasKey .limits "drain_seconds" -}}
 {{- fail "tokenext.limits.drain_seconds: set tokenext.drainSeconds, which the pod's grace period follows" -}}
 {{- end -}}
+{{- if hasKey .limits "linger_seconds" -}}
+{{- fail "tokenext.limits.linger_seconds: set tokenext.lingerSeconds, which the pod's grace period follows" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

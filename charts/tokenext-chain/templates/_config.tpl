@@ -27,7 +27,7 @@ tls:
 metadata_namespace: {{ include "chain.namespace" . }}
 log: {{ include "chain.log" .Values.tokenext.log }}
 limits:
-  {{- toYaml (merge (dict "drain_seconds" .Values.tokenext.drainSeconds) .Values.tokenext.limits) | nindent 2 }}
+  {{- toYaml (merge (dict "linger_seconds" .Values.tokenext.lingerSeconds "drain_seconds" .Values.tokenext.drainSeconds) .Values.tokenext.limits) | nindent 2 }}
 {{- with .Values.tokenext.prefixCache }}
 prefix_cache:
   {{- toYaml . | nindent 2 }}
@@ -96,6 +96,7 @@ tls:
   certificate: /etc/epp-tls/tls.crt
   key: /etc/epp-tls/tls.key
 {{- end }}
+linger_seconds: {{ .Values.epp.lingerSeconds }}
 drain_seconds: {{ .Values.epp.drainSeconds }}
 max_streams: {{ .Values.epp.maxStreams }}
 max_headers: {{ .Values.epp.maxHeaders }}
