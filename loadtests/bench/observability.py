@@ -34,7 +34,7 @@ an order drawn anew for each round; the ratio is the median over rounds. Writes 
 EXAMPLES = """\
 examples:
   python -m loadtests.bench.observability               about two minutes
-  python -m loadtests.bench.observability --rounds 8    a quick look
+  python -m loadtests.bench.observability --rounds 20   a quick look
 
 exit status: 0 the bound holds, 1 it is missed or a process did not start"""
 
@@ -172,8 +172,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--tokens", type=int, nargs="+", default=[1_000, 8_000], metavar="N",
                         help="of each prompt (%(default)s)")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="that count (%(default)s)")
-    parser.add_argument("--batch", type=int, default=25, metavar="N", help="requests (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=120, metavar="N", help="that count (%(default)s)")
+    parser.add_argument("--batch", type=int, default=10, metavar="N", help="requests (%(default)s)")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="for results (%(default)s)")
     return parser.parse_args(arguments)
 
