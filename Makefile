@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm e2e-blocks chart chart-live clean
+	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm e2e-render e2e-blocks chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -140,6 +140,9 @@ e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environme
 
 e2e-blocks: $(READY)  ## our block hashes beside those that a real vLLM publishes, in the same environment
 	@$(BIN)/python -m tests.e2e_blocks
+
+e2e-render: $(READY)  ## our HTTP API beside vLLM's own render server, field by field (the same environment)
+	@$(BIN)/python -m tests.e2e_render
 
 chart: $(READY)  ## lint the Helm chart, render it in every combination, and check what it renders
 	@$(BIN)/python -m tests.chart

@@ -113,7 +113,18 @@ def _encode(model: Model, prompt: Prompt, *, add_special_tokens: bool, isolation
     try:
         return model.engine.encode(prompt.text, add_special_tokens=add_special_tokens, isolation=isolation)
     except EngineError:
-        raise Declined(SkipReason.ENGINE_FAILED) from None
+        # Half of a surrogate pair, which a template may make of a tool call's arguments, is the client's
+        # doing, and no reason to open the model's breaker.
+        reason = SkipReason.ENGINE_FAILED if _is_unicode(prompt.text) else SkipReason.INVALID_JSON
+        raise Declined(reason) from None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _truncated(

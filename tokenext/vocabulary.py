@@ -7,6 +7,10 @@ __all__ = ["FakeVocabulary", "Vocabulary"]
 
 
 class Vocabulary(Protocol):
+    def size(self) -> int:
+        """One more than the largest id, added tokens included. Blocks, as `text` does."""
+        ...
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens included; ids that there are not are passed over.
 
@@ -21,6 +25,9 @@ class Vocabulary(Protocol):
 
 class FakeVocabulary:
     """The way back of FakeEngine: one byte for each id."""
+
+    def size(self) -> int:
+        return 257
 
     def text(self, ids: Sequence[int]) -> str:
         return bytes(each for each in ids if each < 256).decode("utf-8", "replace")  # noqa: PLR2004

@@ -174,7 +174,7 @@ async def test_texts_and_chats_are_tokenized_and_ids_are_text_again():
         (COMPLETION_PATH, {"prompt": ["a", [1]]}, (400, "Bad Request", "body.prompt.0")),
         (COMPLETION_PATH, {"prompt": [-1]}, (400, "Bad Request", "body.prompt.0")),
         ("/tokenize", {"prompt": ["a"]}, (400, "Bad Request", "body.prompt")),
-        ("/detokenize", {"tokens": [1.5]}, (400, "Bad Request", "body.tokens")),
+        ("/detokenize", {"tokens": [1, 1.5]}, (400, "Bad Request", "body.tokens.1")),
         ("/detokenize", {"tokens": [2**32]}, (400, "BadRequestError", None)),
         ("/tokenize", b'{"prompt":"' + b"x" * 100_000 + b'"}', (413, "RequestEntityTooLarge", None)),
     ],

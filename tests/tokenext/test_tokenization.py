@@ -151,6 +151,17 @@ def test_an_engines_failure_is_declined():
     assert declined(fake_model(engine=Failing()), chat_body()) is SkipReason.ENGINE_FAILED
 
 
+def test_half_a_surrogate_pair_that_only_the_template_brings_is_no_failure_of_the_engine():
+    class Halving(PlainProfile):
+        def __init__(self) -> None:
+            pass
+
+        def chat(self, request: object) -> Prompt:
+            return Prompt("a\ud800", add_special_tokens=False)
+
+    assert declined(fake_model(profile=Halving()), chat_body()) is SkipReason.INVALID_JSON
+
+
 @pytest.mark.parametrize(
     ("api", "body"), [(Api.CHAT, chat_body()), (Api.COMPLETION, {"model": "m", "prompt": "hi"})]
 )

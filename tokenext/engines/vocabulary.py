@@ -17,6 +17,11 @@ class HuggingFaceVocabulary:
         self._lock: Final = Lock()
         self._tokenizer: Tokenizer | None = None
 
+    def size(self) -> int:
+        tokenizer = self._loaded()
+        added = max(tokenizer.get_added_tokens_decoder(), default=-1) + 1
+        return max(added, tokenizer.get_vocab_size(with_added_tokens=False))
+
     def text(self, ids: Sequence[int]) -> str:
         text: str = self._loaded().decode(list(ids), skip_special_tokens=False)
         return text

@@ -4,6 +4,7 @@ vLLM 0.32: entrypoints/scale_out/token_in_token_out/protocol.py (GenerateRequest
 entrypoints/serve/tokenize/protocol.py, entrypoints/openai/models/protocol.py.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -12,41 +13,47 @@ from extproc.token_metadata import TokenIds
 from extproc.verdict import JsonValue
 from tokenext.catalog import Catalog
 from tokenext.handoff import ids_as_json
+from tokenext.render_api.bodies import GivenIds, Rendering
+from tokenext.render_api.prompt_fields import ChatFields
 
-__all__ = ["detokenized", "generate_request", "models", "tokenized"]
+__all__ = ["Ids", "detokenized", "generate_request", "models", "tokenized"]
+
+
+Ids = TokenIds | GivenIds
 
 
 def generate_request(
     request_id: str,
-    ids: TokenIds,
+    ids: Ids,
     *,
+    asked: Rendering,
     sampling_params: Mapping[str, JsonValue],
-    fields: Mapping[str, JsonValue],
 ) -> bytes:
-    """One GenerateRequest with all of its 17 keys. `fields` are the request's own: five come back."""
-    stream = bool(fields.get("stream"))
+    """One GenerateRequest with all of its 17 keys. Of the request itself five fields come back."""
+    stream = bool(asked.sampling.stream)
+    hides_reasoning = isinstance(asked.typed, ChatFields) and not asked.typed.include_reasoning
     before = {"request_id": request_id}
     after = {
         "token_offsets": None,
         "features": None,
         "content_parts": None,
         "sampling_params": sampling_params,
-        "model": fields.get("model"),
-        "reasoning_ended": None,
+        "model": asked.typed.model,
+        "reasoning_ended": True if hides_reasoning else None,
         "reasoning_parser_kwargs": None,
         "return_token_ids": None,
         "output_mode": "tokens",
         "stream": stream,
-        "stream_options": _stream_options(fields.get("stream_options")) if stream else None,
-        "cache_salt": fields.get("cache_salt"),
-        "priority": fields.get("priority") or 0,
+        "stream_options": _stream_options(asked.sampling.stream_options) if stream else None,
+        "cache_salt": asked.fields.value("cache_salt"),
+        "priority": asked.sampling.priority,
         "kv_transfer_params": None,
         "ec_transfer_params": None,
     }
     return _spliced(before, "token_ids", ids, after)
 
 
-def tokenized(ids: TokenIds, *, max_model_len: int | None, pieces: Sequence[str] | None) -> bytes:
+def tokenized(ids: Ids, *, max_model_len: int | None, pieces: Sequence[str] | None) -> bytes:
     before = {"count": len(ids), "max_model_len": max_model_len}
     return _spliced(before, "tokens", ids, {"token_strs": pieces})
 
@@ -73,9 +80,14 @@ def models(catalog: Catalog, *, created: int) -> bytes:
     return orjson.dumps({"object": "list", "data": data})
 
 
-def _spliced(before: Mapping[str, JsonValue], name: str, ids: TokenIds, after: Mapping[str, object]) -> bytes:
+def _spliced(before: Mapping[str, JsonValue], name: str, ids: Ids, after: Mapping[str, object]) -> bytes:
     head, tail = orjson.dumps(before), orjson.dumps(after)
-    return b"".join((head[:-1], b',"%b":' % name.encode(), ids_as_json(ids), b",", tail[1:]))
+    return b"".join((head[:-1], b',"%b":' % name.encode(), _as_json(ids), b",", tail[1:]))
+
+
+def _as_json(ids: Ids) -> bytes:
+    # A client's own ids may be of any size: vLLM's engine refuses them later.
+    return ids_as_json(ids) if isinstance(ids, TokenIds) else json.dumps(ids, separators=(",", ":")).encode()
 
 
 def _stream_options(given: JsonValue) -> JsonValue:

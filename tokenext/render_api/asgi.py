@@ -58,7 +58,7 @@ def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Call
     return Starlette(
         routes=[
             *(Route(path, _posting(answer, limits), methods=["POST"]) for path, answer in posts.items()),
-            *(Route(path, _getting(answer)) for path, answer in gets.items()),
+            *(_getting_only(path, answer) for path, answer in gets.items()),
         ],
         exception_handlers={404: _plain, 405: _plain},
     )
@@ -81,6 +81,13 @@ def _posting(answer: _Answer, limits: HttpLimits) -> Callable[[Request], Awaitab
             limits.open -= 1
 
     return endpoint
+
+
+def _getting_only(path: str, answer: Callable[[], Response]) -> Route:
+    """Starlette adds HEAD; FastAPI, which vLLM's server is made of, does not."""
+    route = Route(path, _getting(answer))
+    route.methods = {"GET"}
+    return route
 
 
 def _getting(answer: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:

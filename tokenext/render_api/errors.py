@@ -12,7 +12,15 @@ import orjson
 
 from tokenext.declined import Declined, SkipReason
 
-__all__ = ["RETRY_AFTER_SECONDS", "ApiError", "Refusal", "bad_request", "malformed", "of_declined"]
+__all__ = [
+    "RETRY_AFTER_SECONDS",
+    "UNREADABLE",
+    "ApiError",
+    "Refusal",
+    "bad_request",
+    "malformed",
+    "of_declined",
+]
 
 RETRY_AFTER_SECONDS: Final = 1
 _BUSY: Final = 503
@@ -20,7 +28,10 @@ _BUSY: Final = 503
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`param` names the field at fault, None where no single one is. `retry`: it may pass soon."""
+    """`param` names the field at fault, None where no single one is. `retry`: it may pass soon.
+
+    Without a `type` it is told as Starlette tells it.
+    """
 
     status: int
     type: str
@@ -29,8 +40,13 @@ class Refusal:
     retry: bool = False
 
     def body(self) -> bytes:
+        if not self.type:
+            return orjson.dumps({"detail": self.message})
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.status}
         return orjson.dumps({"error": error})
+
+
+UNREADABLE: Final = Refusal(400, "", "There was an error parsing the body")
 
 
 class ApiError(Exception):
@@ -73,8 +89,9 @@ _OF_REASON: Final[Mapping[SkipReason, Refusal]] = {
     SkipReason.OVERSIZE: Refusal(
         413, "RequestEntityTooLarge", "the request is larger than is tokenized here"
     ),
-    SkipReason.INVALID_JSON: _malformed("the body is no JSON object that can be read"),
-    SkipReason.BAD_REQUEST_SHAPE: _malformed("a field that decides the prompt has another shape than it may"),
+    # The body was read before: what is left is a text that is none.
+    SkipReason.INVALID_JSON: _wrong("a text has half of a surrogate pair"),
+    SkipReason.BAD_REQUEST_SHAPE: _malformed("a message has another shape than it may", "body.messages"),
     SkipReason.UNKNOWN_MODEL: Refusal(404, "NotFoundError", "the model does not exist", "model"),
     SkipReason.MULTIMODAL: _wrong("this is not a multimodal model: text parts only"),
     SkipReason.PROMPT_LIST: _malformed("a prompt is one text or one list of ids", "body.prompt"),

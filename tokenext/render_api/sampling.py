@@ -11,31 +11,40 @@ import msgspec
 from msgspec import Meta
 
 from extproc.verdict import JsonValue
+from tokenext.render_api.conversion import convert
 from tokenext.render_api.errors import bad_request, malformed
+from tokenext.render_api.fields import Fields
+from tokenext.render_api.structured import structured_outputs
 
 __all__ = ["Sampling", "read_sampling"]
 
 MAX_STOPS: Final = 4
 MAX_N: Final = 16384
 COMPLETION_MAX_TOKENS: Final = 16  # where a completion names none
+_LOWEST_TEMPERATURE: Final = 0.01
+_NO_REPETITION: Final[Mapping[str, JsonValue]] = {
+    "max_pattern_size": 0,
+    "min_pattern_size": 0,
+    "min_count": 0,
+}
 _FINAL_ONLY, _DELTA = 2, 1  # vLLM's RequestOutputKind
-_Count = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of both APIs that reach sampling_params. Types are lax, as pydantic's: "5" is a number."""
 
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: _Count | None = None
+    top_k: int | None = None
     min_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
-    n: _Count | None = None
-    seed: _Count | None = None
+    n: int | None = None
+    seed: _Seed | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     logprobs: bool | int | None = None
@@ -48,12 +57,22 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     spaces_between_special_tokens: bool = True
     logit_bias: dict[str, float] | None = None
     allowed_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
+    bad_words: list[str] = []  # msgspec copies it
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     echo: bool | None = None
     priority: int = 0
     vllm_xargs: dict[str, Any] | None = None
+    kv_transfer_params: dict[str, Any] | None = None
+    ec_transfer_params: dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    logprob_token_ids: list[int] | None = None
+    stream_interval: int | None = None
+    thinking_token_budget: int | None = None
+    repetition_detection: dict[str, Any] | None = None
+    routed_experts_prompt_start: int = 0
+    watermarking: bool | None = None
 
     def params(self, *, chat: bool, room: int | None) -> dict[str, JsonValue]:
         """As JSON. `room`: what the context has left, None where it is not known. Raises ApiError."""
@@ -62,14 +81,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             "presence_penalty": _or(self.presence_penalty, 0.0),
             "frequency_penalty": _or(self.frequency_penalty, 0.0),
             "repetition_penalty": _or(self.repetition_penalty, 1.0),
-            "temperature": _or(self.temperature, 1.0),
+            "temperature": _warm_enough(_or(self.temperature, 1.0)),
             "top_p": _or(self.top_p, 1.0),
             "min_p": _or(self.min_p, 0.0),
             "stop": [*self._stops()],
             "stop_token_ids": [*dict.fromkeys(self.stop_token_ids or ())],
             "output_kind": _DELTA if self.stream else _FINAL_ONLY,
             "skip_clone": True,
-            "bad_words": [*(self.bad_words or ())],
+            "bad_words": [*self.bad_words],
             "skip_reading_prefix_cache": self._prompt_logprobs(chat=chat) is not None,
         }
         if self.temperature == 0:
@@ -89,15 +108,26 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             "spaces_between_special_tokens": None if self.spaces_between_special_tokens else False,
             "logit_bias": _clamped(self.logit_bias),
             "allowed_token_ids": None if self.allowed_token_ids is None else [*self.allowed_token_ids],
-            "extra_args": self.vllm_xargs,
+            "extra_args": self._extra_args(chat=chat) or None,
+            "structured_outputs": structured_outputs(self.structured_outputs, self.response_format),
+            "logprob_token_ids": [*self.logprob_token_ids] if self.logprob_token_ids else None,
+            "stream_interval": self.stream_interval,
+            "thinking_token_budget": self.thinking_token_budget,
+            "repetition_detection": _repetition(self.repetition_detection),
+            "routed_experts_prompt_start": self.routed_experts_prompt_start or None,
+            "watermarking": self.watermarking,
         }
         return {**params, **{name: value for name, value in optional.items() if value is not None}}
 
+    def bound(self, *, chat: bool) -> tuple[str, int | None]:
+        """The field that bounds the answer, and what it says."""
+        if chat and self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return "max_tokens", self.max_tokens
+
     def max_tokens_within(self, room: int | None, *, chat: bool) -> int | None:
         """The answer's bound: what is asked for, and what the context has left. Raises ApiError for none."""
-        asked = (
-            self.max_completion_tokens if chat and self.max_completion_tokens is not None else self.max_tokens
-        )
+        _, asked = self.bound(chat=chat)
         if asked is None and not chat:
             asked = COMPLETION_MAX_TOKENS
         if asked == 0 and not chat and self.echo:
@@ -118,7 +148,15 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     def _logprobs(self, *, chat: bool) -> int | None:
         if not chat:
             return None if self.logprobs is None else int(self.logprobs)
-        return (self.top_logprobs or 0) if self.logprobs else None
+        return (self.top_logprobs or 0) if self.logprobs and not self.logprob_token_ids else None
+
+    def _extra_args(self, *, chat: bool) -> dict[str, JsonValue]:
+        """What is the engine's own business. Ids of a chat are taken out, and are the answer."""
+        transfer = dict(self.kv_transfer_params or {})
+        if chat:
+            transfer.pop("prompt_token_ids", None)
+        given = {"kv_transfer_params": transfer, "ec_transfer_params": self.ec_transfer_params}
+        return {**(self.vllm_xargs or {}), **{name: value for name, value in given.items() if value}}
 
     def _prompt_logprobs(self, *, chat: bool) -> int | None:
         if self.prompt_logprobs is None and self.echo:
@@ -139,7 +177,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             raise bad_request("top_p must be above 0", "top_p")
         if self.repetition_penalty == 0:
             raise bad_request("repetition_penalty must be above 0")
-        if "" in stops or "" in (self.bad_words or ()):
+        if "" in stops or "" in self.bad_words:
             raise bad_request("stop and bad_words cannot contain an empty string")
         if self.temperature == 0 and (self.n or 1) > 1:
             raise bad_request("n must be 1 when temperature is 0")
@@ -153,8 +191,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 # Whose name vLLM gives where they are out of bounds.
 _NAMED: Final = frozenset({"temperature", "top_p", "top_logprobs", "logprobs", "prompt_logprobs"})
 _INTEGERS: Final = ("max_tokens", "max_completion_tokens", "top_k", "n", "seed", "min_tokens", "priority")
-_STRUCTURES: Final = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-_FORMATS: Final = ("text", "json_object", "json_schema", "structural_tag")
+_NUMBERS: Final = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+)
 _INFINITE: Final = float("inf")
 _BOUNDS: Final = (
     ("temperature", 0, 2), ("top_p", 0, 1), ("top_k", -1, _INFINITE), ("min_p", 0, 1),
@@ -164,47 +208,31 @@ _BOUNDS: Final = (
 )  # fmt: skip
 
 
-def read_sampling(fields: Mapping[str, JsonValue], *, chat: bool) -> Sampling:
-    """Raises ApiError for what is of another type, or contradicts itself whatever the prompt."""
-    if chat and type(fields.get("logprobs")) in {int, float} and fields["logprobs"] not in (0, 1):
+def read_sampling(fields: Fields, *, chat: bool) -> Sampling:
+    """Raises ApiError for what is of another type."""
+    given = {name: fields.value(name) for name in Sampling.__struct_fields__ if name in fields}
+    if chat and type(given.get("logprobs")) in {int, float} and given["logprobs"] not in (0, 1):
         raise malformed("logprobs must be true or false", "body.logprobs")
-    if not chat and "n" in fields and fields["n"] is None:
+    if not chat and "n" in given and given["n"] is None:
         raise malformed("n must be a number", "body.n")
-    _check_formats(fields)
     # pydantic reads true as 1.
-    numbers = {name: int(fields[name]) for name in _INTEGERS if type(fields.get(name)) is bool}  # type: ignore[arg-type]
-    try:
-        sampling = msgspec.convert({**fields, **numbers}, Sampling, strict=False)
-    except msgspec.ValidationError as error:
-        where = (
-            str(error).rpartition("at `$.")[2].rstrip("`").partition("[")[0] if "at `$." in str(error) else ""
-        )
-        raise malformed(
-            "a field has another type than it may", f"body.{where}" if where else "body"
-        ) from None
-    if sampling.stream_options is not None and not sampling.stream:
-        raise bad_request("stream_options can only be defined when stream is true", "stream_options")
-    if chat and sampling.top_logprobs and not sampling.logprobs:
-        raise bad_request("top_logprobs needs logprobs", "top_logprobs")
-    if sampling.prompt_logprobs is not None and sampling.stream:
-        raise bad_request("prompt_logprobs are not available when stream is true", "prompt_logprobs")
-    return sampling
-
-
-def _check_formats(fields: Mapping[str, JsonValue]) -> None:
-    wanted = fields.get("response_format")
-    if isinstance(wanted, dict):
-        if wanted.get("type") not in _FORMATS:
-            raise malformed("response_format has no type that is known", "body.response_format.type")
-        if wanted["type"] == "json_schema" and wanted.get("json_schema") is None:
-            raise bad_request("json_schema must be provided", "response_format")
-    structured = fields.get("structured_outputs")
-    if isinstance(structured, dict) and sum(structured.get(name) is not None for name in _STRUCTURES) > 1:
-        raise bad_request("only one kind of structured output at a time")
+    numbers = {
+        name: int(value) for name in (*_INTEGERS, *_NUMBERS) if isinstance(value := given.get(name), bool)
+    }
+    return convert({**given, **numbers}, Sampling)
 
 
 def _is_id(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
+
+
+def _warm_enough(temperature: float) -> float:
+    """VLLM's _MAX_TEMP: what is lower, and not 0, overflows."""
+    return _LOWEST_TEMPERATURE if 0 < temperature < _LOWEST_TEMPERATURE else temperature
+
+
+def _repetition(asked: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+    return None if asked is None else {**_NO_REPETITION, **asked}
 
 
 def _or(value: float | None, default: float) -> float:
