@@ -16,7 +16,9 @@ COPY tokenext tokenext
 COPY epp_adapter epp_adapter
 COPY proto proto
 ARG EXTRAS=dynamo,kubernetes,tracing
-RUN /opt/chain/bin/pip install -c constraints.txt ".[${EXTRAS}]"
+# xds-protos brings older files of opentelemetry-proto's: the newer ones have to come last.
+RUN /opt/chain/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
+ && /opt/chain/bin/pip install -c constraints.txt --no-deps --force-reinstall opentelemetry-proto
 
 # NVIDIA Dynamo's mocker and front end, which the chart's trial workers are (docs/adr/0003: without dependencies).
 FROM build AS build-trial

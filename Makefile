@@ -14,11 +14,13 @@ help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # ai-dynamo pins a placeholder package, so it is installed without its dependencies (docs/adr/0003). To compile all of
-# it would take half a minute more than to compile what is used.
+# it would take half a minute more than to compile what is used. xds-protos brings older files of
+# opentelemetry-proto's under the same names: the newer ones have to come last.
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dynamo,kubernetes,tracing,stack,chart,dev]'
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps ai-dynamo
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps --force-reinstall opentelemetry-proto
 	@touch $@
 
 setup: $(READY)  ## create the environment in .venv

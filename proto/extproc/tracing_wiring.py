@@ -27,7 +27,11 @@ def tracing_by(
     try:
         from extproc import otel  # noqa: PLC0415  # OpenTelemetry takes 20 MB; only who traces pays
     except ImportError:
-        problem = "needs OpenTelemetry: pip install 'tokenext-chain[tracing]'"
+        # xds-protos installs older files of opentelemetry-proto's over the newer ones, or not, by chance.
+        problem = (
+            "needs OpenTelemetry: pip install 'tokenext-chain[tracing]', and after it "
+            "pip install --no-deps --force-reinstall opentelemetry-proto"
+        )
         raise SettingsError(source, problem, "tracing") from None
     return otel.open_tracing(
         settings,
