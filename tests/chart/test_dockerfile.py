@@ -37,7 +37,7 @@ def test_every_python_in_it_is_one_that_the_project_supports():
 
 def test_all_installs_keep_to_the_pinned_versions():
     installs = re.findall(r"pip install ([^&\n]+)", INSTRUCTIONS)
-    assert len(installs) == 3
+    assert len(installs) == 4
     assert all("-c constraints.txt" in each for each in installs)
 
 
