@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache e2e-vllm e2e-render e2e-blocks chart chart-live clean
+	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache fuzz-http e2e-vllm e2e-render e2e-blocks chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -136,6 +136,10 @@ fuzz-cache: $(READY)  ## 20,000 hostile conversations per tokenizer: cached ids 
 fuzz: $(READY)  ## fuzz all that reads what others send (SECONDS=600, TARGETS="session record")
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz $(TARGETS) $(if $(SECONDS),--seconds $(SECONDS))
+
+fuzz-http: $(READY)  ## requests made of the HTTP port's OpenAPI document: no 5xx (EXAMPLES=300)
+	@$(BIN)/python -c 'import schemathesis' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz-http]'
+	@$(BIN)/python -m tests.fuzz_http $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
 
 e2e-vllm: $(READY)  ## the chain in front of a real vLLM on CPU, in an environment of its own (2-3 GB)
 	@$(BIN)/python -m tests.e2e_vllm

@@ -112,6 +112,11 @@ def _of_the_chain(_: Asked, body: Mapping[str, Any], difference: Difference) -> 
     return left and difference.field == "status" and (difference.theirs, difference.ours) == (200, 400)
 
 
+def _of_its_errors(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
+    left = any(_is_left(each) for each in _messages(body))
+    return left and difference.field in {"error.type", "error.param"} and _is_of_shape(difference)
+
+
 def _is_left(message: Mapping[str, Any]) -> bool:
     content = message.get("content")
     parts = content if isinstance(content, list) else []
@@ -138,6 +143,11 @@ KNOWN: Final = (
         "roles that OpenAI does not know, refusal parts, reasoning that is no text or not Unicode: the same "
         "rules hold in ext_proc, for every engine; 400 here, which clients take as no ids",
         _of_the_chain,
+    ),
+    Known(
+        "error of messages that the chain leaves alone",
+        "likewise, where vLLM's template or tokenizer refuses such a message",
+        _of_its_errors,
     ),
     Known(
         "sampling_params with tools",

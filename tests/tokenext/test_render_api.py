@@ -15,6 +15,7 @@ from tokenext.observer import Outcome, RecordingObserver
 from tokenext.pool import TokenizationPool
 from tokenext.render_api.asgi import HttpLimits, application
 from tokenext.render_api.http_server import serve_http
+from tokenext.render_api.sampling import Sampling
 from tokenext.render_api.service import RenderApi
 from tokenext.vocabulary import FakeVocabulary
 
@@ -246,3 +247,24 @@ async def test_what_there_is_not_is_said_as_vllm_does():
         assert await port.get("/health") == (200, b"")
         assert json.loads((await port.get("/version"))[1]) == {"version": "7"}
         assert json.loads((await port.get("/openapi.json"))[1])["openapi"] == "3.1.0"
+
+
+async def test_a_bug_of_ours_is_a_500_in_vllms_shape_and_ends_nothing_else():
+    class Broken(FakeVocabulary):
+        def text(self, ids):
+            raise RuntimeError("a bug")
+
+    async with serving(fake_model("m", vocabulary=Broken())) as port:
+        status, answer, _ = await port.post("/detokenize", {"tokens": [1]}, connection="close")
+        assert (status, answer["error"]["type"]) == (500, "InternalServerError")
+        assert (await port.post("/tokenize", {"prompt": "x"}))[0] == 200
+        assert port.limits.open == 0
+
+
+async def test_the_document_describes_every_field_that_is_read_by_the_type_it_is_read_into():
+    async with serving() as port:
+        document = json.loads((await port.get("/openapi.json"))[1])
+    for path in (CHAT_PATH, COMPLETION_PATH):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert {*Sampling.__struct_fields__, "request_id", "cache_salt"} <= set(body["properties"])
+    assert "$ref" not in json.dumps(document)

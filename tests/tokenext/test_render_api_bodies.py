@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.token_metadata import TokenIds
-from tokenext.render_api.answers import tokenized
+from tokenext.render_api.answers import generate_request, tokenized
 from tokenext.render_api.bodies import CHAT, COMPLETION, read_rendering
 from tokenext.render_api.errors import ApiError
 from tokenext.render_api.fields import read_fields
@@ -287,3 +287,11 @@ def test_ids_are_written_alike_packed_and_listed():
     packed = tokenized(TokenIds.pack([1, 2**32 - 1]), max_model_len=None, pieces=None)
     assert packed == tokenized([1, 2**32 - 1], max_model_len=None, pieces=None)
     assert json.loads(tokenized([2**70], max_model_len=5, pieces=["a"]))["tokens"] == [2**70]
+
+
+@pytest.mark.parametrize("carried", [2**70, "half \ud800", -(2**64)])
+def test_what_no_strict_json_takes_is_carried_on_all_the_same(carried):
+    asked = completion(vllm_xargs={"a": carried})
+    text = generate_request("r", TokenIds.pack([1]), asked=asked, sampling_params=params(asked))
+    assert json.loads(text)["sampling_params"]["extra_args"] == {"a": carried}
+    assert json.loads(text)["token_ids"] == [1]

@@ -81,8 +81,15 @@ def models(catalog: Catalog, *, created: int) -> bytes:
 
 
 def _spliced(before: Mapping[str, JsonValue], name: str, ids: Ids, after: Mapping[str, object]) -> bytes:
-    head, tail = orjson.dumps(before), orjson.dumps(after)
+    head, tail = _dumps(before), _dumps(after)
     return b"".join((head[:-1], b',"%b":' % name.encode(), _as_json(ids), b",", tail[1:]))
+
+
+def _dumps(value: Mapping[str, object]) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # integers beyond 64 bits and half surrogate pairs, which a client may have carried on
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _as_json(ids: Ids) -> bytes:

@@ -20,6 +20,7 @@ _Answer = Callable[[Request, bytes], Awaitable[bytes]]
 _JSON: Final = "application/json"
 _CLIENT_GONE: Final = 499  # nobody reads it; what Envoy and nginx write into their logs
 _TOO_LARGE: Final = Refusal(413, "RequestEntityTooLarge", "the request is larger than is tokenized here")
+_FAILED: Final = Refusal(500, "InternalServerError", "the server failed on this request")
 _FULL: Final = Refusal(503, "ServiceUnavailableError", "too many requests are open", retry=True)
 
 
@@ -60,7 +61,7 @@ def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Call
             *(Route(path, _posting(answer, limits), methods=["POST"]) for path, answer in posts.items()),
             *(_getting_only(path, answer) for path, answer in gets.items()),
         ],
-        exception_handlers={404: _plain, 405: _plain},
+        exception_handlers={404: _plain, 405: _plain, 500: _failed},
     )
 
 
@@ -123,3 +124,8 @@ def _answer_of(refusal: Refusal) -> Response:
 async def _plain(_: Request, error: Any) -> Response:
     """Of no route: Starlette's words in JSON, as vLLM has them."""
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    """Of a bug of ours, which uvicorn writes into the log."""
+    return _answer_of(_FAILED)

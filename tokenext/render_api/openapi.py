@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
+from tokenext.render_api.prompt_fields import ChatFields, CompletionFields, TokenizeFields
+from tokenext.render_api.sampling import Sampling
+
 __all__ = ["document"]
 
 _Schema = dict[str, Any]
@@ -25,16 +30,10 @@ _ERROR: Final[_Schema] = {
         }
     },
 }
-_SAMPLING: Final[_Schema] = {
-    "max_tokens": {"type": ["integer", "null"], "minimum": 1},
-    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
-    "top_p": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1},
-    "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 16384},
-    "seed": {"type": ["integer", "null"]},
-    "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 4}, {"type": "null"}]},
-    "stream": {"type": ["boolean", "null"]},
-    "cache_salt": {"type": ["string", "null"], "minLength": 1, "maxLength": 128},
-}
+# Routing of bodies that are no JSON at all is Starlette's, and so is its word for them.
+_UNREADABLE: Final[_Schema] = {"type": "object", "required": ["detail"], "properties": {"detail": _TEXT}}
+_REF: Final = "#/components/schemas/{name}"
+_SALT: Final[_Schema] = {"cache_salt": {"type": ["string", "null"], "minLength": 1, "maxLength": 128}}
 _MESSAGES: Final[_Schema] = {
     "type": "array",
     "minItems": 1,
@@ -60,15 +59,6 @@ _MESSAGES: Final[_Schema] = {
         },
     },
 }
-_CHAT_FIELDS: Final[_Schema] = {
-    "model": {"type": ["string", "null"]},
-    "messages": _MESSAGES,
-    "tools": {"type": ["array", "null"], "minItems": 1, "items": {"type": "object"}},
-    "add_generation_prompt": {"type": "boolean", "default": True},
-    "continue_final_message": {"type": "boolean", "default": False},
-    "add_special_tokens": {"type": "boolean", "default": False},
-    "chat_template_kwargs": {"type": ["object", "null"]},
-}
 _RENDERED: Final[_Schema] = {
     "type": "object",
     "required": ["request_id", "token_ids", "sampling_params", "model"],
@@ -86,10 +76,15 @@ _RENDERED: Final[_Schema] = {
 
 def document(version: str) -> _Schema:
     """As JSON types."""
-    chat = _object({**_CHAT_FIELDS, **_SAMPLING}, "messages")
+    chat_fields, completion_fields, sampling, tokenize_fields = _properties(
+        ChatFields, CompletionFields, Sampling, TokenizeFields
+    )
+    chat = _object({**sampling, **chat_fields, **_SALT, "messages": _MESSAGES}, "messages")
     completion = _object(
         {
-            "model": {"type": ["string", "null"]},
+            **sampling,
+            **completion_fields,
+            **_SALT,
             "prompt": {
                 "anyOf": [
                     {"type": "string", "minLength": 1},
@@ -98,23 +93,13 @@ def document(version: str) -> _Schema:
                     {"type": "array", "minItems": 1, "items": {**_IDS, "minItems": 1}},
                 ]
             },
-            "add_special_tokens": {"type": "boolean", "default": True},
-            **_SAMPLING,
         },
         "prompt",
     )
     tokenize = {
         "anyOf": [
-            _object(
-                {
-                    "model": {"type": ["string", "null"]},
-                    "prompt": _TEXT,
-                    "add_special_tokens": {"type": "boolean", "default": True},
-                    "return_token_strs": {"type": ["boolean", "null"]},
-                },
-                "prompt",
-            ),
-            _object({**_CHAT_FIELDS, "return_token_strs": {"type": ["boolean", "null"]}}, "messages"),
+            _object({**tokenize_fields, "prompt": _TEXT}, "prompt"),
+            _object({**tokenize_fields, "messages": _MESSAGES}, "messages"),
         ]
     }
     tokenized = {
@@ -151,13 +136,30 @@ def document(version: str) -> _Schema:
     }
 
 
+def _properties(*structs: type[msgspec.Struct]) -> list[_Schema]:
+    """The fields of each, described by the very types that they are read into."""
+    _, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    found = [components[struct.__name__]["properties"] for struct in structs]
+    tool = components["Tool"]
+    return [_inlined(properties, tool) for properties in found]
+
+
+def _inlined(value: Any, tool: _Schema) -> Any:
+    if isinstance(value, dict):
+        return (
+            tool
+            if value.get("$ref") == _REF.format(name="Tool")
+            else {name: _inlined(each, tool) for name, each in value.items()}
+        )
+    return [_inlined(each, tool) for each in value] if isinstance(value, list) else value
+
+
 def _object(properties: Mapping[str, Any], *required: str) -> _Schema:
     return {"type": "object", "required": [*required], "properties": {**properties}}
 
 
 def _post(summary: str, request: _Schema, answer: _Schema) -> _Schema:
     refusals = {
-        "400": "the request is at fault",
         "404": "no such model",
         "413": "the body is too large",
         "503": "busy: try again after Retry-After",
@@ -169,6 +171,7 @@ def _post(summary: str, request: _Schema, answer: _Schema) -> _Schema:
             "responses": {
                 "200": _said("done", answer),
                 **{status: _said(text, _ERROR) for status, text in refusals.items()},
+                "400": _said("the request is at fault", {"anyOf": [_ERROR, _UNREADABLE]}),
             },
         }
     }

@@ -15,7 +15,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 _Object = dict[str, Any]
 
 
-class _Tool(msgspec.Struct, frozen=True):
+class Tool(msgspec.Struct, frozen=True):
     function: _Object
     type: str = "function"
 
@@ -32,7 +32,7 @@ class _Shared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatFields(_Shared, frozen=True, kw_only=True):
-    tools: list[_Tool] | None = None
+    tools: list[Tool] | None = None
     chat_template_kwargs: _Object | None = None
     chat_template: str | None = None
     mm_processor_kwargs: _Object | None = None
@@ -56,7 +56,7 @@ class TokenizeFields(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     return_token_strs: bool | None = None
     add_special_tokens: bool | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Tool] | None = None
     chat_template_kwargs: _Object | None = None
     chat_template: str | None = None
     mm_processor_kwargs: _Object | None = None
