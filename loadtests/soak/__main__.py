@@ -191,11 +191,11 @@ def _sum_up(options: argparse.Namespace, tally: Tally, looks: Sequence[Look], se
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"soak-{options.modes}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    flat = all(growth.share <= GROWTH for growth in grown.values()) and max(files.values()) <= MORE_FILES
+    flat = not any(growth.exceeds(GROWTH) for growth in grown.values()) and max(files.values()) <= MORE_FILES
     enough = tally.sent >= MIN_REQUESTS or options.minutes < 2
     for what, times in {**tally.corrupted, **tally.lost}.items():
         print(f"  {times} x {what}")
-    each = ", ".join(f"{name} {growth.share:+.1%}" for name, growth in grown.items())
+    each = ", ".join(f"{name} {growth.share:+.1%} (±{growth.error:.1%})" for name, growth in grown.items())
     few = "" if enough else f"; fewer than {MIN_REQUESTS:,} requests"
     print(
         f"soak ({options.modes}): {tally.sent:,} requests in {options.minutes:g} min, {corrupted} corrupted, "

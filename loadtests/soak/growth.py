@@ -14,31 +14,40 @@ from typing import Final
 __all__ = ["Growth", "growth_of"]
 
 WINDOWS: Final = 8
+FEWEST: Final = 3  # readings through which a line says anything
+ERRORS: Final = 2  # standard errors: one run in forty is taken for growth by chance
 
 Point = tuple[int, float]  # requests so far, and megabytes
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """`share`: of the mean, from the first reading to the last."""
+    """`share`: of the mean, from the first reading to the last; `error`: the standard error of that."""
 
     mb_per_1000_requests: float
     share: float
+    error: float
+
+    def exceeds(self, bound: float) -> bool:
+        """By more than chance explains: readings of a process that comes and goes scatter by a tenth."""
+        return self.share > bound and self.share > ERRORS * self.error
 
 
 def growth_of(points: Sequence[Point]) -> Growth:
     """Of readings in the order of time; none where there are too few to tell."""
-    slope, low = min(
-        (_slope(each), mean(mb for _, mb in each) if each else 1.0) for each in (points, _troughs(points))
-    )
-    requests = points[-1][0] - points[0][0] if points else 0
-    return Growth(slope * 1e3, slope * requests / low)
+    return min((_growth(points), _growth(_troughs(points))), key=lambda growth: growth.share)
 
 
-def _slope(points: Sequence[Point]) -> float:
-    if len({requests for requests, _ in points}) < 2:
-        return 0.0
-    return linear_regression(*zip(*points, strict=True)).slope
+def _growth(points: Sequence[Point]) -> Growth:
+    if len(points) < FEWEST or len({requests for requests, _ in points}) < FEWEST:
+        return Growth(0.0, 0.0, 0.0)
+    requests, memory = zip(*points, strict=True)
+    line = linear_regression(requests, memory)
+    residues = sum((mb - line.slope * at - line.intercept) ** 2 for at, mb in points)
+    spread = sum((at - mean(requests)) ** 2 for at in requests)
+    error = (residues / (len(points) - 2) / spread) ** 0.5
+    over = (requests[-1] - requests[0]) / mean(memory)
+    return Growth(line.slope * 1e3, line.slope * over, error * over)
 
 
 def _troughs(points: Sequence[Point]) -> list[Point]:

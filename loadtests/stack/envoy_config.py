@@ -60,7 +60,8 @@ __all__ = [
 
 MEBIBYTE: Final = 1024 * 1024
 # What bodies took stays with Envoy's allocator for ever otherwise: 900 MB after some prompts of a million
-# tokens at once, of which 11 MB were in use. To give back so much a second costs faults of pages, no more.
+# tokens at once, of which 11 MB were in use. To give back so much a second costs no CPU that could be
+# measured; but an Envoy that ends takes up to a second longer, whatever the interval.
 RELEASED_BYTES: Final = 64 * MEBIBYTE
 
 

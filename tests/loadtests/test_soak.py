@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import random
 from collections import Counter
 
 import pytest
@@ -121,11 +122,24 @@ def test_spikes_that_get_higher_are_no_growth():
 def test_a_leak_below_spikes_is_found():
     growth = growth_of(memory(spike=20, leak=0.2))
     assert growth.share > 0.08
+    assert growth.exceeds(0.05)
     assert growth.mb_per_1000_requests == pytest.approx(0.4, rel=0.01)
 
 
 def test_memory_that_is_never_given_back_is_growth():
     assert growth_of(memory(step=30)).share > 0.2
+    assert growth_of(memory(step=30)).exceeds(0.05)
+
+
+def scattered(leak: float) -> list[tuple[int, float]]:
+    source = random.Random(7)
+    return [(number * 500, 250 + leak * number + source.gauss(0, 25)) for number in range(120)]
+
+
+def test_what_chance_explains_is_no_growth_and_what_it_does_not_is():
+    assert not growth_of(scattered(0.0)).exceeds(0.0)
+    assert growth_of(scattered(0.0)).error > 0.01
+    assert growth_of(scattered(0.4)).exceeds(0.05)
 
 
 @pytest.mark.parametrize("points", [[], [(1, 5.0)], [(1, 5.0), (2, 9.0)], [(7, 5.0)] * 20])
