@@ -239,13 +239,13 @@ def event_follower(
         return None
     try:
         if isinstance(events, DynamoEventsSettings):
-            from epp_adapter import kv_events_dynamo  # noqa: PLC0415
+            from epp_adapter import kv_events_dynamo  # noqa: PLC0415  # needs the extra `dynamo`
 
             nats = kv_events_dynamo.NatsOptions(events.nats or nats_server, events.endpoint)
             stream = kv_events_dynamo.DynamoEventStream(index, observe)
             roll = WorkerRoll(index, observe)
             return lambda: kv_events_dynamo.follow(nats, stream, roll, lambda: _instances(endpoints))
-        from epp_adapter import kv_events_zmq  # noqa: PLC0415
+        from epp_adapter import kv_events_zmq  # noqa: PLC0415  # likewise
 
         options = kv_events_zmq.VllmOptions(
             block_size=parts.block_size,

@@ -9,6 +9,7 @@ from tokenext.attempt import Attempt
 from tokenext.breaker import Breakers
 from tokenext.catalog import Catalog
 from tokenext.declined import Declined, SkipReason
+from tokenext.json_object import JsonObject
 from tokenext.observer import Observer, Outcome
 from tokenext.pool import TokenizationPool
 from tokenext.tokenization import Clock, Stopwatch
@@ -19,11 +20,15 @@ __all__ = ["Callout", "Prompt"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One HTTP request as somebody else saw it. `model` replaces the body's own; "" keeps it."""
+    """One HTTP request as somebody else saw it. `model` replaces the body's own; "" keeps it. `split` is the
+    body, where it was taken apart already; `traceparent` from `trace_parent`.
+    """
 
     path: str
     body: bytes
     model: str = ""
+    split: JsonObject | None = None
+    traceparent: str = ""
 
 
 class Callout:
@@ -55,10 +60,15 @@ class Callout:
         self, prompts: Sequence[Prompt], *, deadline_seconds: float | None = None
     ) -> list[TokenRecord | SkipReason]:
         """One answer for each prompt, in their order. Never raises for what a prompt holds."""
-        return await asyncio.gather(*(self._answer(prompt, deadline_seconds) for prompt in prompts))
+        return await asyncio.gather(
+            *(self.answer_one(prompt, deadline_seconds=deadline_seconds) for prompt in prompts)
+        )
 
-    async def _answer(self, prompt: Prompt, deadline_seconds: float | None) -> TokenRecord | SkipReason:
-        attempt = Attempt(Stopwatch(self._clock))
+    async def answer_one(
+        self, prompt: Prompt, *, deadline_seconds: float | None = None
+    ) -> TokenRecord | SkipReason:
+        """As `answer`, of one prompt."""
+        attempt = Attempt(Stopwatch(self._clock), prompt.split)
         outcome, reason = Outcome.PASSED, ""
         try:
             record = await self._tokenize(prompt, attempt, deadline_seconds)
@@ -72,7 +82,7 @@ class Callout:
             outcome, reason = Outcome.TOKENIZED, record.reason
             return record
         finally:
-            self._observer.exchanged(attempt.record(outcome, reason))
+            self._observer.exchanged(attempt.record(outcome, reason, traceparent=prompt.traceparent))
 
     async def _tokenize(
         self, prompt: Prompt, attempt: Attempt, deadline_seconds: float | None

@@ -7,6 +7,7 @@ import grpc
 from extproc.pb.tokenext.v1 import tokenization_pb2, tokenization_pb2_grpc
 from extproc.token_metadata import TokenRecord
 from extproc.token_proto import to_proto
+from extproc.tracing import trace_parent
 from tokenext.callout import Callout, Prompt
 from tokenext.declined import SkipReason
 
@@ -29,8 +30,12 @@ class _Servicer:
                 f"a call carries 1 to {MAX_PROMPTS} prompts, this one {len(request.prompts)}",
             )
         left: float | None = context.time_remaining()
+        traceparent = trace_parent(dict(context.invocation_metadata() or ()))
         answers = await self._callout.answer(
-            [Prompt(prompt.path, prompt.body, prompt.model) for prompt in request.prompts],
+            [
+                Prompt(prompt.path, prompt.body, prompt.model, traceparent=traceparent)
+                for prompt in request.prompts
+            ],
             deadline_seconds=None if left is None else max(0.0, left * _ANSWER_BY),
         )
         return tokenization_pb2.TokenizeResponse(results=[_result(answer) for answer in answers])

@@ -20,8 +20,9 @@ from loadtests.bench.workload import KINDS, workload
 from loadtests.stack import services
 from loadtests.stack.envoy_config import UnixAddress
 from loadtests.stack.model_source import Model
-from loadtests.stack.probes import LOOPBACK, free_ports, http_answers
-from loadtests.stack.processes import ManagedProcess, ProcessSpec, StartError, Supervisor
+from loadtests.stack.probes import LOOPBACK, free_ports
+from loadtests.stack.processes import ManagedProcess, StartError, Supervisor
+from tests.e2e_render.servers import render_server
 from tests.e2e_vllm import environment, model
 from tests.parity.fetch import FetchError
 
@@ -79,31 +80,12 @@ def served(folder: Path, vllm: environment.VllmEnvironment, engine: Path) -> Ite
                 },
             )
         )
-        render = supervisor.start(render_server(vllm, engine, theirs, folder))
+        render = supervisor.start(render_server(vllm, engine, theirs, folder, max_length=MAX_LENGTH))
         supervisor.wait_ready([ours, render], deadline_seconds=START_SECONDS)
         yield {
             OURS: Server(f"http://{LOOPBACK}:{port}", ours),
             THEIRS: Server(f"http://{LOOPBACK}:{theirs}", render),
         }
-
-
-def render_server(vllm: environment.VllmEnvironment, engine: Path, port: int, cache: Path) -> ProcessSpec:
-    command = [str(vllm.program("vllm")), "launch", "render", str(engine), "--served-model-name", model.NAME]
-    command += ["--host", LOOPBACK, "--port", str(port), "--dtype", "bfloat16"]
-    return ProcessSpec(
-        name=THEIRS,
-        command=(*command, "--max-model-len", str(MAX_LENGTH)),
-        env={
-            "VLLM_HOST_IP": LOOPBACK,
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CACHE_ROOT": str(cache),
-            "VLLM_CONFIG_ROOT": str(cache),
-            # The tiny model was made for less, and nothing is computed here.
-            "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-        },
-        ready=http_answers(f"http://{LOOPBACK}:{port}/health"),
-    )
 
 
 def measure(servers: Mapping[str, Server], kind: str, size: str, count: int) -> int:

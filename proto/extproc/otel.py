@@ -46,6 +46,8 @@ class OtelTracing:
         self._propagator: Final = TraceContextTextMapPropagator()
 
     def traced(self, traceparent: str, whole: Stretch, parts: Sequence[Stretch] = ()) -> None:
+        if traceparent and not int(traceparent[-2:], 16) & trace.TraceFlags.SAMPLED:
+            return  # as the sampler would decide, in a twentieth of the time
         parent = self._propagator.extract({TRACEPARENT_HEADER: traceparent}) if traceparent else None
         # Read anew for each: whoever sets the time of day does not set the clock.
         offset = self._now_ns() - int(self._clock() * _NANOSECONDS)

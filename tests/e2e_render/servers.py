@@ -10,6 +10,7 @@ from loadtests.stack.processes import ProcessSpec
 from tests.e2e_render.asked import NAME
 from tests.e2e_vllm.environment import VllmEnvironment
 from tests.e2e_vllm.model import MAX_LENGTH
+from tests.e2e_vllm.vllm_server import on_loopback
 
 __all__ = ["render_server", "tokenext_server"]
 
@@ -17,23 +18,18 @@ __all__ = ["render_server", "tokenext_server"]
 _FLAGS: Final = ("--dtype", "bfloat16", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
-def render_server(environment: VllmEnvironment, model: Path, port: int, cache: Path) -> ProcessSpec:
-    """It is ready after half a minute."""
+def render_server(
+    environment: VllmEnvironment, model: Path, port: int, cache: Path, *, max_length: int = MAX_LENGTH
+) -> ProcessSpec:
+    """It is ready after half a minute. `max_length` may be more than the model was made for: none is run."""
     return ProcessSpec(
         name="vllm-render",
         command=(
             *("nice", "-n", "10", str(environment.program("vllm")), "launch", "render", str(model)),
             *("--served-model-name", NAME, "--host", LOOPBACK, "--port", str(port)),
-            *("--max-model-len", str(MAX_LENGTH), *_FLAGS),
+            *("--max-model-len", str(max_length), *_FLAGS),
         ),
-        env={
-            "VLLM_HOST_IP": LOOPBACK,
-            "GLOO_SOCKET_IFNAME": "lo",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CACHE_ROOT": str(cache),
-            "VLLM_CONFIG_ROOT": str(cache),
-        },
+        env=on_loopback(cache) | {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
         ready=http_answers(f"http://{LOOPBACK}:{port}/health"),
     )
 

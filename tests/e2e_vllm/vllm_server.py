@@ -8,7 +8,7 @@ from loadtests.stack.processes import ProcessSpec
 from tests.e2e_vllm.environment import VllmEnvironment
 from tests.e2e_vllm.model import MAX_LENGTH, NAME
 
-__all__ = ["BLOCK_SIZE", "FLAGS", "STOP_SECONDS", "spec"]
+__all__ = ["BLOCK_SIZE", "FLAGS", "STOP_SECONDS", "on_loopback", "spec"]
 
 BLOCK_SIZE: Final = 32
 STOP_SECONDS: Final = 30.0
@@ -32,15 +32,20 @@ def spec(environment: VllmEnvironment, model: Path, port: int, cache: Path) -> P
             *("nice", "-n", "10", str(environment.program("vllm")), "serve", str(model)),
             *("--served-model-name", NAME, "--host", LOOPBACK, "--port", str(port), *FLAGS),
         ),
-        env={
-            # Its helpers listen where it says, which by default is an address of this machine.
-            "VLLM_HOST_IP": LOOPBACK,
-            "GLOO_SOCKET_IFNAME": "lo",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CACHE_ROOT": str(cache),
-            "VLLM_CONFIG_ROOT": str(cache),
-            "VLLM_CPU_KVCACHE_SPACE": "1",  # GB; the default is a share of all memory
-        },
+        # GB; the default is a share of all memory.
+        env=on_loopback(cache) | {"VLLM_CPU_KVCACHE_SPACE": "1"},
         ready=http_answers(f"http://{LOOPBACK}:{port}/health"),
     )
+
+
+def on_loopback(cache: Path) -> dict[str, str]:
+    """The environment of a vLLM that asks nobody and listens nowhere else, whatever it serves."""
+    return {
+        # Its helpers listen where it says, which by default is an address of this machine.
+        "VLLM_HOST_IP": LOOPBACK,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": str(cache),
+        "VLLM_CONFIG_ROOT": str(cache),
+    }

@@ -26,6 +26,7 @@ from tokenext.observer import Outcome, RecordingObserver
 from tokenext.pool import TokenizationPool
 
 CHAT = "/v1/chat/completions"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 COMPLETION = "/v1/completions"
 
 
@@ -166,12 +167,14 @@ async def test_the_rpc_answers_each_prompt_with_a_record_or_a_reason(bench, tmp_
         request = pb.TokenizeRequest(
             prompts=[pb.Prompt(path=CHAT, body=body()), pb.Prompt(path=CHAT, body=b"[]")]
         )
-        first, second = (await TokenizationStub(channel).Tokenize(request)).results
+        call = TokenizationStub(channel).Tokenize(request, metadata=(("traceparent", TRACEPARENT),))
+        first, second = (await call).results
     assert from_proto(first.record) == await bench.one(Prompt(CHAT, body()))
     assert first.record.token_count * 4 == len(first.record.token_ids) > 0
     assert first.skip_reason == ""
     assert not second.HasField("record")
     assert second.skip_reason == "invalid_json"
+    assert [each.traceparent for each in bench.observer.records] == [TRACEPARENT, TRACEPARENT, ""]
 
 
 @pytest.mark.parametrize("count", [0, tokenize_service.MAX_PROMPTS + 1])

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from tests.tokenext.models import fake_model
+from tokenext.callout import Callout
 from tokenext.catalog import Catalog
 from tokenext.engine import FakeEngine
 from tokenext.observer import Outcome, RecordingObserver
@@ -61,7 +62,14 @@ async def serving(*models, workers: int = 1, max_queued: int = 4, deadline: floa
     )
     observer = RecordingObserver()
     pool = TokenizationPool(workers=workers, max_queued=max_queued, deadline_seconds=deadline)
-    api = RenderApi(catalog=lambda: catalog, pool=pool, observer=observer, clock=time.perf_counter)
+    callout = Callout(
+        catalog=lambda: catalog,
+        pool=pool,
+        observer=observer,
+        clock=time.perf_counter,
+        max_body_bytes=1_000_000,
+    )
+    api = RenderApi(catalog=lambda: catalog, pool=pool, callout=callout)
     bounds = HttpLimits(**{"max_body_bytes": 100_000, "max_requests": 64, **limits})
     app = application(api, bounds, version="7", ready=lambda: True)
     try:
@@ -268,3 +276,23 @@ async def test_the_document_describes_every_field_that_is_read_by_the_type_it_is
         body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert {*Sampling.__struct_fields__, "request_id", "cache_salt"} <= set(body["properties"])
     assert "$ref" not in json.dumps(document)
+
+
+async def test_what_is_asked_of_the_vocabulary_waits_in_the_queue_too_and_is_refused_when_it_is_full():
+    class Slow(FakeVocabulary):
+        def text(self, ids):
+            time.sleep(0.2)
+            return super().text(ids)
+
+    async with serving(fake_model("m", vocabulary=Slow()), max_queued=1) as port:
+        answers = await asyncio.gather(*(port.post("/detokenize", {"tokens": [104]}) for _ in range(6)))
+    assert sorted(status for status, *_ in answers) == [200, 200, 503, 503, 503, 503]
+    assert {headers["retry-after"] for status, _, headers in answers if status == 503} == {"1"}
+
+
+async def test_the_requests_traceparent_is_on_record():
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with serving() as port:
+        for path, body in ((CHAT_PATH, CHAT), ("/tokenize", CHAT)):
+            assert (await port.post(path, body, traceparent=parent))[0] == 200
+        assert [each.traceparent for each in port.observer.records] == [parent, parent]

@@ -211,14 +211,7 @@ async def _serve(
         conversations=conversations,
         breakers=breakers,
     )
-    render = RenderApi(
-        catalog=live.current,
-        pool=pool,
-        observer=observers,
-        clock=time.perf_counter,
-        conversations=conversations,
-        breakers=breakers,
-    )
+    render = RenderApi(catalog=live.current, pool=pool, callout=callout)
     server = Server(
         ServerOptions(
             listen=settings.listen,

@@ -9,6 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from extproc.tracing import trace_parent
+from tokenext.render_api.bodies import CHAT, COMPLETION
 from tokenext.render_api.errors import RETRY_AFTER_SECONDS, ApiError, Refusal, malformed
 from tokenext.render_api.openapi import document
 from tokenext.render_api.service import RenderApi
@@ -40,13 +42,9 @@ class HttpLimits:
 def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Callable[[], bool]) -> Starlette:
     """The ASGI application. `ready` is what /health answers."""
     posts: Mapping[str, _Answer] = {
-        "/v1/chat/completions/render": lambda request, body: api.render(
-            "/v1/chat/completions", body, request_id=request.headers.get("x-request-id")
-        ),
-        "/v1/completions/render": lambda request, body: api.render(
-            "/v1/completions", body, request_id=request.headers.get("x-request-id")
-        ),
-        "/tokenize": lambda _, body: api.tokenize(body),
+        f"{CHAT}/render": _rendering(api, CHAT),
+        f"{COMPLETION}/render": _rendering(api, COMPLETION),
+        "/tokenize": lambda request, body: api.tokenize(body, traceparent=trace_parent(request.headers)),
         "/detokenize": lambda _, body: api.detokenize(body),
     }
     schema = document(version)
@@ -63,6 +61,16 @@ def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Call
         ],
         exception_handlers={404: _plain, 405: _plain, 500: _failed},
     )
+
+
+def _rendering(api: RenderApi, path: str) -> _Answer:
+    async def answer(request: Request, body: bytes) -> bytes:
+        headers = request.headers
+        return await api.render(
+            path, body, request_id=headers.get("x-request-id"), traceparent=trace_parent(headers)
+        )
+
+    return answer
 
 
 def _posting(answer: _Answer, limits: HttpLimits) -> Callable[[Request], Awaitable[Response]]:

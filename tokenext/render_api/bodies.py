@@ -46,12 +46,15 @@ PromptBody = JsonObject  # of the API that is rendered for, with one prompt
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A request whose fields are of their types. The checks that are left need the model."""
+    """A request whose fields are of their types. The checks that are left need the model. `prompt` is a
+    completion's, as decoded.
+    """
 
     path: str
     fields: Fields
     typed: ChatFields | CompletionFields
     sampling: Sampling
+    prompt: JsonValue = None
 
     @property
     def chat(self) -> bool:
@@ -96,7 +99,7 @@ class Rendering:
             return [self.fields.with_values(replaced) if given is None or echoes else given]
         return [
             self._truncated(each, keep) if isinstance(each, list) else self._with_prompt(each, replaced)
-            for each in _prompts(self.fields.value("prompt"))
+            for each in _prompts(self.prompt)
         ]
 
     def _kept(self, max_length: int | None) -> int | None:
@@ -140,7 +143,7 @@ def read_rendering(path: str, body: bytes) -> Rendering:
     if not isinstance(prompt, str | list):
         raise malformed("prompt must be a text, a list of ids, or a list of either", "body.prompt")
     _prompts(prompt, shape_only=True)
-    return Rendering(path, fields, typed, sampling)
+    return Rendering(path, fields, typed, sampling, prompt)
 
 
 def check_trust(typed: ChatFields | TokenizeFields) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import orjson
 
-from tokenext.declined import Declined, SkipReason
+from tokenext.declined import SkipReason
 
 __all__ = [
     "RETRY_AFTER_SECONDS",
@@ -67,8 +67,8 @@ def bad_request(message: str, param: str | None = None) -> ApiError:
     return ApiError(Refusal(400, "BadRequestError", message, param))
 
 
-def of_declined(declined: Declined) -> ApiError:
-    return ApiError(_OF_REASON.get(declined.reason, _FAILED))
+def of_declined(reason: SkipReason) -> ApiError:
+    return ApiError(_OF_REASON.get(reason, _FAILED))
 
 
 def _malformed(message: str, param: str = "body") -> Refusal:

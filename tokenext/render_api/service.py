@@ -1,58 +1,47 @@
 """The render API without HTTP: bodies in, answers out. Models, threads and limits are those of ext_proc."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from secrets import token_hex
-from typing import Final
+from typing import Final, TypeVar
 
-from extproc.token_metadata import TokenIds
-from tokenext.attempt import Attempt
-from tokenext.breaker import Breakers
+from tokenext.callout import Callout, Prompt
 from tokenext.catalog import Catalog, Model
 from tokenext.declined import Declined, SkipReason
-from tokenext.json_object import JsonObject
-from tokenext.observer import Observer, Outcome
 from tokenext.pool import TokenizationPool
 from tokenext.render_api import answers
 from tokenext.render_api.bodies import CHAT, GivenIds, PromptBody, Rendering, read_rendering
 from tokenext.render_api.errors import bad_request, of_declined
 from tokenext.render_api.tokenize_bodies import detokenize_ids, read_tokenizing
-from tokenext.tokenization import Clock, Stopwatch
-from tokenext.turns import Remembered
 
 __all__ = ["RenderApi"]
+
+T = TypeVar("T")
 
 _PREFIXES: Final = {True: "chatcmpl-", False: "cmpl-"}
 _RANDOM_BYTES: Final = 8
 
 
 class RenderApi:
-    """Every method raises ApiError, and reports each prompt to the observer as a request is."""
+    """Every method raises ApiError. Prompts are answered, and reported, by the Tokenization RPC's callout."""
 
-    def __init__(
-        self,
-        *,
-        catalog: Callable[[], Catalog],
-        pool: TokenizationPool,
-        observer: Observer,
-        clock: Clock,
-        conversations: Remembered | None = None,
-        breakers: Breakers | None = None,
-    ) -> None:
+    def __init__(self, *, catalog: Callable[[], Catalog], pool: TokenizationPool, callout: Callout) -> None:
         self._catalog = catalog
         self._pool = pool
-        self._observer = observer
-        self._clock = clock
-        self._conversations = conversations
-        self._breakers = breakers
+        self._callout = callout
 
-    async def render(self, path: str, body: bytes, *, request_id: str | None) -> bytes:
-        """The answer to /v1/.../render of the API `path`. `request_id` is X-Request-Id, None without one."""
+    async def render(self, path: str, body: bytes, *, request_id: str | None, traceparent: str = "") -> bytes:
+        """The answer to /v1/.../render of the API `path`. `request_id` is X-Request-Id, None without one;
+        `traceparent` from `trace_parent`.
+        """
         asked = read_rendering(path, body)
         model = self._model(asked.model)
         asked.check(model.max_length)
         # One after the other: a list of a thousand prompts holds one place of the queue, as one prompt does.
-        ids = [await self._ids(model, path, each) for each in asked.prompts(model.name, model.max_length)]
+        ids = [
+            await self._ids(model, path, each, traceparent)
+            for each in asked.prompts(model.name, model.max_length)
+        ]
         name = _PREFIXES[asked.chat] + _request_id(request_id, asked)
         documents = [
             answers.generate_request(
@@ -65,16 +54,16 @@ class RenderApi:
         ]
         return documents[0] if asked.chat else b"[" + b",".join(documents) + b"]"
 
-    async def tokenize(self, body: bytes) -> bytes:
+    async def tokenize(self, body: bytes, *, traceparent: str = "") -> bytes:
         asked = read_tokenizing(body)
         model = self._model(asked.model)
         path, prompt = asked.prompt(model.name)
         # An empty prompt is no error here, as it is everywhere else.
-        ids = await self._ids(model, path, prompt)
+        ids = await self._ids(model, path, prompt, traceparent)
         pieces = None
         if asked.wants_pieces and model.vocabulary is not None:
-            listed = ids.as_array().tolist() if isinstance(ids, TokenIds) else ids
-            pieces = await asyncio.to_thread(model.vocabulary.pieces, listed)
+            listed = ids if isinstance(ids, list) else ids.as_array().tolist()
+            pieces = await self._on_a_thread(partial(model.vocabulary.pieces, listed))
         return answers.tokenized(ids, max_model_len=model.max_length, pieces=pieces)
 
     async def detokenize(self, body: bytes) -> bytes:
@@ -82,7 +71,7 @@ class RenderApi:
         model = self._model(name)
         if model.vocabulary is None:
             raise bad_request("this server does not detokenize")
-        return answers.detokenized(await asyncio.to_thread(model.vocabulary.text, ids))
+        return answers.detokenized(await self._on_a_thread(partial(model.vocabulary.text, ids)))
 
     def models(self, *, created: int) -> bytes:
         return answers.models(self._catalog(), created=created)
@@ -94,41 +83,30 @@ class RenderApi:
             return catalog.models[0]
         model = catalog.find(name)
         if model is None:
-            raise of_declined(Declined(SkipReason.UNKNOWN_MODEL))
+            raise of_declined(SkipReason.UNKNOWN_MODEL)
         return model
 
-    async def _ids(self, model: Model, path: str, prompt: PromptBody | GivenIds) -> answers.Ids:
+    async def _ids(
+        self, model: Model, path: str, prompt: PromptBody | GivenIds, traceparent: str
+    ) -> answers.Ids:
         if not isinstance(prompt, list):
-            return await self._tokenized(path, prompt)
+            asked = Prompt(path, prompt.text, split=prompt, traceparent=traceparent)
+            answer = await self._callout.answer_one(asked)
+            if isinstance(answer, SkipReason):
+                raise of_declined(answer)
+            return answer.token_ids
         if path == CHAT and model.vocabulary is not None:
-            size = await asyncio.to_thread(model.vocabulary.size)
+            size = await self._on_a_thread(model.vocabulary.size)
             if max(prompt) >= size:
                 raise bad_request("an id is out of vocabulary", "kv_transfer_params.prompt_token_ids")
         return prompt
 
-    async def _tokenized(self, path: str, body: JsonObject) -> TokenIds:
-        attempt = Attempt(Stopwatch(self._clock), body)
-        outcome, reason = Outcome.PASSED, ""
+    async def _on_a_thread(self, job: Callable[[], T]) -> T:
+        """What blocks has its place in the queue, and its deadline, as tokenizing has."""
         try:
-            tokenized = await attempt.tokenize(
-                path,
-                body.text,
-                self._catalog(),
-                self._pool,
-                conversations=self._conversations,
-                breakers=self._breakers,
-            )
+            return await self._pool.run(job)
         except Declined as declined:
-            reason = declined.reason.value
-            raise of_declined(declined) from None
-        except asyncio.CancelledError:
-            reason = SkipReason.CANCELLED.value
-            raise
-        else:
-            outcome, reason = Outcome.TOKENIZED, tokenized.record.reason
-            return tokenized.record.token_ids
-        finally:
-            self._observer.exchanged(attempt.record(outcome, reason))
+            raise of_declined(declined.reason) from None
 
 
 def _request_id(header: str | None, asked: Rendering) -> str:
