@@ -7,14 +7,14 @@ import grpc
 from extproc.pb.tokenext.v1 import tokenization_pb2, tokenization_pb2_grpc
 from extproc.token_metadata import TokenRecord
 from extproc.token_proto import to_proto
+from extproc.tokenization import MAX_PROMPTS
 from extproc.tracing import trace_parent
 from tokenext.callout import Callout, Prompt
 from tokenext.declined import SkipReason
 
-__all__ = ["MAX_PROMPTS", "SERVICE", "register"]
+__all__ = ["SERVICE", "register"]
 
 SERVICE: Final = "tokenext.v1.Tokenization"
-MAX_PROMPTS: Final = 64
 # Of a caller's deadline, so that what was done by then still reaches the caller.
 _ANSWER_BY: Final = 0.9
 

@@ -1,4 +1,5 @@
-"""The shared kernel: what `tokenext` and `epp_adapter` must agree on to speak ext_proc.
+"""The shared kernel: what `tokenext`, `epp_adapter` and programs of others must agree on.
 
-Everything but `extproc.server` and `extproc.health` is pure: no IO, no clock, no logger, no await.
+IO is at its edges only: `server`, `tokenization_client`, `admin`, TLS, and what writes logs and traces. What
+the session and the records are made of has no IO, clock, logger or await (pyproject.toml has the list).
 """

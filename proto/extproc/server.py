@@ -1,4 +1,4 @@
-"""The grpc.aio shell: the only IO of the kernel. One process serves one endpoint (docs/adr/0002).
+"""The grpc.aio shell: the server's IO. One process serves one endpoint (docs/adr/0002).
 
 The loop of a stream is `ExternalProcessor.process`: read, feed the session, write its replies, ask the
 exchange, write those replies. Everything that can go wrong ends in `close`, which runs exactly once.
@@ -24,6 +24,7 @@ from extproc.exchange import Exchange, PassingExchange, RefusingExchange
 from extproc.session import Replies, Session, SessionOptions
 from extproc.tls import Certificates, TlsOptions
 from extproc.verdict import NO_EDIT, PASS
+from extproc.wellknown import MAX_MESSAGE_BYTES
 
 __all__ = ["HEALTH_SERVICES", "ExternalProcessor", "Register", "Server", "ServerOptions"]
 
@@ -40,8 +41,6 @@ HEALTH_SERVICES: Final = (_LIVENESS, *_READINESS_SERVICES)
 # Adds one more gRPC service to a server that has not started (`add_XServicer_to_server`).
 Register = Callable[[Any], None]
 
-# A million ids are 5.3 MB as base64, and Envoy repeats metadata beside the body; gRPC's default is 4 MiB.
-DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # A stream lives as long as its response, and takes some 20 KB: minutes of a busy gateway's requests.
 DEFAULT_MAX_STREAMS: Final = 16_384
 
@@ -63,7 +62,7 @@ class ServerOptions:
     fail_open: bool = False
     linger_seconds: float = 0.0
     drain_seconds: float = 30.0
-    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     tls: TlsOptions | None = None
     max_streams: int = DEFAULT_MAX_STREAMS
 

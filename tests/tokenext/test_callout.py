@@ -15,6 +15,7 @@ from extproc.pb.tokenext.v1 import tokenization_pb2 as pb
 from extproc.pb.tokenext.v1.tokenization_pb2_grpc import TokenizationStub
 from extproc.server import Server, ServerOptions
 from extproc.token_proto import from_proto
+from extproc.tokenization import MAX_PROMPTS
 from tests.tokenext.models import Clock, chat_body, fake_model
 from tokenext import tokenize_service
 from tokenext.callout import Callout, Prompt
@@ -177,7 +178,7 @@ async def test_the_rpc_answers_each_prompt_with_a_record_or_a_reason(bench, tmp_
     assert [each.traceparent for each in bench.observer.records] == [TRACEPARENT, TRACEPARENT, ""]
 
 
-@pytest.mark.parametrize("count", [0, tokenize_service.MAX_PROMPTS + 1])
+@pytest.mark.parametrize("count", [0, MAX_PROMPTS + 1])
 async def test_a_call_without_prompts_or_with_too_many_is_refused(bench, count):
     request = pb.TokenizeRequest(prompts=[pb.Prompt(path=CHAT, body=body())] * count)
     async with serving(bench) as channel:
