@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache fuzz-http e2e-vllm e2e-render e2e-blocks chart chart-live clean
+	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache fuzz-http e2e-vllm e2e-render e2e-blocks e2e-go chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -149,6 +149,9 @@ e2e-blocks: $(READY)  ## our block hashes beside those that a real vLLM publishe
 
 e2e-render: $(READY)  ## our HTTP API beside vLLM's own render server, field by field (the same environment)
 	@$(BIN)/python -m tests.e2e_render
+
+e2e-go: $(READY)  ## the Go of proto/README.md on the test vectors, in an environment of its own (a minute, 0.4 GB)
+	@$(BIN)/python -m tests.e2e_go
 
 chart: $(READY)  ## lint the Helm chart, render it in every combination, and check what it renders
 	@$(BIN)/python -m tests.chart

@@ -1,0 +1,1 @@
+"""The Go of proto/README.md, on the test vectors."""
