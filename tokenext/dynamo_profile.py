@@ -99,6 +99,7 @@ class DynamoProfile:
         }
 
     def chat(self, request: ChatRequest) -> Prompt:
+        request.require_usual()
         # Dynamo leaves the tools out where the model may not call them.
         offered = None if request.tool_choice == "none" else request.tools
         template = self._templates.select(tools=offered is not None)

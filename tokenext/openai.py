@@ -15,7 +15,7 @@ from extproc.verdict import JsonValue
 from tokenext.declined import Declined, SkipReason
 from tokenext.json_object import JsonObject, NotAnObjectError, read
 from tokenext.openai_messages import Message, Role, Tool, read_messages, read_tools
-from tokenext.request_fields import RequestFields, read_list, require
+from tokenext.request_fields import RequestFields, require
 from tokenext.turns import Remembered, Turn
 
 __all__ = [
@@ -66,9 +66,9 @@ class Truncation:
 class ChatRequest:
     """A chat body of sound shape. `fields` names every top-level field that is not null.
 
-    Each message has a known role; content that is a string, missing, null, or a list of text parts; and tool
-    calls, where present, with an id, a name and arguments as a string. `template_args` is what Dynamo takes
-    for another name of `template_kwargs`; None where absent. `odd_numbers`: see json_numbers.py.
+    Each message is an object with a role. `unusual` is None where they have OpenAI's shape
+    (openai_messages.py), else why engines that know no other refuse them. `template_args` is what Dynamo
+    takes for another name of `template_kwargs`; None where absent. `odd_numbers`: see json_numbers.py.
     `cache_salt` keeps what is remembered of the prompt to requests of the same salt, as vLLM does; `turn` is
     what is remembered of this conversation.
     """
@@ -89,6 +89,12 @@ class ChatRequest:
     odd_numbers: bool
     cache_salt: str = ""
     turn: Turn = field(default_factory=Turn, compare=False, repr=False)
+    unusual: SkipReason | None = None
+
+    def require_usual(self) -> None:
+        """Raises Declined unless all messages have OpenAI's shape."""
+        if self.unusual is not None:
+            raise Declined(self.unusual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ def parse(api: Api, body: JsonObject, conversations: Remembered | None = None) -
 
 def _chat(model: str, fields: RequestFields, conversations: Remembered | None) -> ChatRequest:
     cache_salt = fields.typed("cache_salt", str, "")
-    turn = _turn(fields, conversations, cache_salt)
+    turn, unusual = _turn(fields, conversations, cache_salt)
     tools = fields.typed("tools", list, None)
     documents = fields.typed("documents", list, None)
     return ChatRequest(
@@ -150,22 +156,28 @@ def _chat(model: str, fields: RequestFields, conversations: Remembered | None) -
         odd_numbers=fields.odd_numbers,
         cache_salt=cache_salt,
         turn=turn,
+        unusual=unusual,
     )
 
 
-def _turn(fields: RequestFields, conversations: Remembered | None, isolation: str) -> Turn:
-    """The messages, and where they stand in their conversation. Raises Declined."""
-    text = b"" if conversations is None else fields.text("messages").rstrip()
+def _turn(
+    fields: RequestFields, conversations: Remembered | None, isolation: str
+) -> tuple[Turn, SkipReason | None]:
+    """The messages, where they stand in their conversation, and what is unusual. Raises Declined."""
+    text = fields.text("messages").rstrip()
     before = None if conversations is None else conversations.find(isolation, text)
     if before is None:
-        messages = read_messages(fields.typed("messages", list, [], numbers=False))
+        messages, unusual = read_messages(text)
     else:
         rest = text[len(before.text) :].lstrip()
         # What begins alike is the same up to here, whatever follows: JSON is read from left to right.
-        messages = before.messages
+        messages, unusual = before.messages, None
         if rest != b"]":
-            messages += read_messages(read_list(b"[" + rest.removeprefix(b",")))
-    return Turn(conversations, isolation, text.removesuffix(b"]").rstrip(), messages, before)
+            following, unusual = read_messages(b"[" + rest.removeprefix(b","))
+            messages += following
+    # What only one kind of engine takes is not remembered for the others.
+    keeper = conversations if unusual is None else None
+    return Turn(keeper, isolation, text.removesuffix(b"]").rstrip(), messages, before), unusual
 
 
 def _completion(model: str, fields: RequestFields) -> CompletionRequest:

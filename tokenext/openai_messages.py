@@ -1,17 +1,21 @@
 """The shape of chat messages and tools, as OpenAI's API reference has it (chat: create).
 
-What does not fit is declined, and the model server gives its own error.
+Tools that do not fit are declined, and the model server gives its own error. Messages that do not fit are
+told from the others: most engines refuse them, vLLM takes some.
 """
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeGuard
+
+import orjson
 
 from extproc.verdict import JsonValue
 from tokenext.declined import Declined, SkipReason
 from tokenext.request_fields import require
 
-__all__ = ["Message", "Role", "Tool", "read_messages", "read_tools"]
+__all__ = ["Message", "Role", "Tool", "is_tool_call", "read_messages", "read_tools"]
 
 Message = Mapping[str, JsonValue]
 Tool = Mapping[str, JsonValue]
@@ -39,45 +43,33 @@ _MEDIA_FIELDS: Final = frozenset(
 )
 
 
-def read_messages(values: list[JsonValue]) -> tuple[Message, ...]:
-    """At least one message: known roles; content that is text, text parts, null or missing; sound tool calls.
+def read_messages(text: bytes) -> tuple[tuple[Message, ...], SkipReason | None]:
+    """The messages of a JSON array, at least one, and why one of them is not of OpenAI's shape.
 
-    Raises Declined: MULTIMODAL for parts that are not text, else BAD_REQUEST_SHAPE.
+    That shape: known roles; content that is text, text parts, null or missing; sound tool calls; Unicode.
+    The reason is MULTIMODAL for parts that are not text, INVALID_JSON for what only Python takes for JSON,
+    else BAD_REQUEST_SHAPE; None where all are. Raises Declined for what is no list of objects with a role.
     """
-    require(bool(values))
-    return tuple(_message(value) for value in values)
-
-
-def _message(value: JsonValue) -> Message:
-    if not isinstance(value, dict):
+    require(bool(text))
+    unusual: SkipReason | None = None
+    try:
+        values: JsonValue = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        values, unusual = _as_python_reads(text), SkipReason.INVALID_JSON
+    if not isinstance(values, list) or not values:
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)
-    role = value.get("role")
-    require(isinstance(role, str) and role in _ROLES)
-    content = value.get("content")
-    if isinstance(content, str) and len(value) == len(("role", "content")):
-        return value  # as nearly all messages are
-    if isinstance(content, list):
-        _check_parts(content)
-    else:
-        require(content is None or isinstance(content, str))
-    for name in _TEXT_FIELDS:
-        require(isinstance(value.get(name), str | None))
-    calls = value.get("tool_calls")
-    if calls is not None:
-        require(isinstance(calls, list) and all(_is_tool_call(call) for call in calls))
-    return value
+    messages = tuple(value for value in values if _is_message(value))
+    require(len(messages) == len(values))
+    try:
+        for message in messages:
+            _check(message)
+    except Declined as declined:
+        unusual = unusual or declined.reason
+    return messages, unusual
 
 
-def _check_parts(parts: list[JsonValue]) -> None:
-    for part in parts:
-        if not isinstance(part, dict):
-            raise Declined(SkipReason.BAD_REQUEST_SHAPE)
-        if part.get("type") != "text" or not _MEDIA_FIELDS.isdisjoint(part):
-            raise Declined(SkipReason.MULTIMODAL)
-        require(isinstance(part.get("text"), str))
-
-
-def _is_tool_call(call: JsonValue) -> bool:
+def is_tool_call(call: JsonValue) -> bool:
+    """Whether it is a function's call with an id, a name, and arguments as text."""
     if not isinstance(call, dict) or not isinstance(call.get("id"), str):
         return False
     function = call.get("function")
@@ -87,6 +79,44 @@ def _is_tool_call(call: JsonValue) -> bool:
         and isinstance(function.get("name"), str)
         and isinstance(function.get("arguments"), str)
     )
+
+
+def _as_python_reads(text: bytes) -> JsonValue:
+    """Halves of surrogate pairs and NaN included. Raises Declined."""
+    try:
+        value: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Declined(SkipReason.INVALID_JSON) from None
+    return value
+
+
+def _is_message(value: JsonValue) -> TypeGuard[Message]:
+    return isinstance(value, dict) and isinstance(value.get("role"), str)
+
+
+def _check(message: Message) -> None:
+    require(message["role"] in _ROLES)
+    content = message.get("content")
+    if isinstance(content, str) and len(message) == len(("role", "content")):
+        return  # as nearly all messages are
+    if isinstance(content, list):
+        _check_parts(content)
+    else:
+        require(content is None or isinstance(content, str))
+    for name in _TEXT_FIELDS:
+        require(isinstance(message.get(name), str | None))
+    calls = message.get("tool_calls")
+    if calls is not None:
+        require(isinstance(calls, list) and all(map(is_tool_call, calls)))
+
+
+def _check_parts(parts: list[JsonValue]) -> None:
+    for part in parts:
+        if not isinstance(part, dict):
+            raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+        if part.get("type") != "text" or not _MEDIA_FIELDS.isdisjoint(part):
+            raise Declined(SkipReason.MULTIMODAL)
+        require(isinstance(part.get("text"), str))
 
 
 def read_tools(values: list[JsonValue]) -> tuple[Tool, ...]:

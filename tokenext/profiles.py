@@ -105,6 +105,7 @@ class PlainProfile:
         self._variables = variables
 
     def chat(self, request: ChatRequest) -> Prompt:
+        request.require_usual()
         template = self._templates.select(tools=bool(request.tools))
         if template is None:
             raise Declined(SkipReason.NO_CHAT_TEMPLATE)

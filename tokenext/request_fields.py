@@ -10,7 +10,7 @@ from tokenext.declined import Declined, SkipReason
 from tokenext.json_numbers import read_numbers
 from tokenext.json_object import JsonObject
 
-__all__ = ["RequestFields", "read_list", "require"]
+__all__ = ["RequestFields", "require"]
 
 T = TypeVar("T")
 
@@ -36,18 +36,12 @@ class RequestFields:
     def names(self) -> frozenset[str]:
         return frozenset(self._fields)
 
-    def value(self, name: str, *, numbers: bool = True) -> JsonValue:
-        """The value, None where it is absent. Raises Declined for what no engine can read.
-
-        `numbers` False: its numbers do not matter, and are not looked at.
-        """
+    def value(self, name: str) -> JsonValue:
+        """The value, None where it is absent. Raises Declined for what no engine can read."""
         raw = self._fields.get(name)
         if raw is None:
             return None
         try:
-            if not numbers:
-                decoded: JsonValue = orjson.loads(memoryview(raw))
-                return decoded
             decoded, odd = read_numbers(memoryview(raw))
         except (
             orjson.JSONDecodeError
@@ -60,22 +54,13 @@ class RequestFields:
         """The value as it stands in the body; empty where it is absent."""
         return bytes(self._fields.get(name, b""))
 
-    def typed(self, name: str, expected: type, default: T, *, numbers: bool = True) -> T:
+    def typed(self, name: str, expected: type, default: T) -> T:
         """The value, which must be exactly of this type. Raises Declined."""
-        value = self.value(name, numbers=numbers)
+        value = self.value(name)
         if value is None:
             return default
         require(type(value) is expected)
         return value  # type: ignore[return-value]  # of the type just checked
-
-
-def read_list(text: bytes) -> list[JsonValue]:
-    """A JSON array whose numbers do not matter. Raises Declined."""
-    try:
-        values: list[JsonValue] = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise Declined(SkipReason.INVALID_JSON) from None
-    return values
 
 
 def _is_null(raw: msgspec.Raw) -> bool:

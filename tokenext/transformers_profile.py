@@ -45,6 +45,7 @@ class TransformersProfile:
         self._dedicated_renderer = dedicated_renderer
 
     def chat(self, request: ChatRequest) -> Prompt:
+        request.require_usual()
         template = self._templates.select(tools=request.tools is not None)
         if template is None:
             raise Declined(SkipReason.NO_CHAT_TEMPLATE)

@@ -13,6 +13,7 @@ from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
 from tokenext.openai import Message, Role
 from tokenext.request_fields import require
+from tokenext.vllm_message_types import TEXT_KEYS, TOOL_REFERENCE, check_message
 
 __all__ = ["developers_as_system", "rebuilt"]
 
@@ -22,11 +23,19 @@ _BILLING_HEADER: Final = "x-anthropic-billing-header"
 # pydantic puts known keys first, in the order of the OpenAI types, and the client's others behind them.
 _CALL_KEYS: Final = ("id", "function", "type")
 _FUNCTION_KEYS: Final = ("arguments", "name")
+# Parts of these types count as not there where they have no text.
+_PASSED_OVER: Final = ("text", "refusal")
 # What nearly every message is made of. Of system messages lines may go, of developers' tools come.
 _PLAIN_KEYS: Final = ("role", "content")
 _PLAIN_ROLES: Final = frozenset({Role.USER.value, Role.ASSISTANT.value, Role.TOOL.value})
-# Roles for which a null content is valid; for the others only a missing one is.
-_SILENT_ROLES: Final = (Role.ASSISTANT, Role.FUNCTION)
+# The fields of vLLM's types of parts. A client's others stay with the text.
+_PART_KEYS: Final = frozenset(
+    {
+        *("type", "text", "prompt_cache_breakpoint", "refusal", "thinking", "closed", "name", "data", "file"),
+        *("uuid", "audio_embeds", "audio_url", "image_embeds", "image_pil", "image_url", "input_audio"),
+        *("video_embeds", "video_url"),
+    }
+)
 
 
 def rebuilt(message: Message, content_format: ContentFormat) -> _Object:
@@ -37,9 +46,8 @@ def rebuilt(message: Message, content_format: ContentFormat) -> _Object:
     content = message.get("content")
     if content_format is ContentFormat.STRING and isinstance(content, str) and _is_plain(message):
         return message
+    check_message(message)
     role = str(message["role"])
-    if content is None and "content" in message and role not in _SILENT_ROLES:
-        raise Declined(SkipReason.BAD_REQUEST_SHAPE)
     parts = _parts(content)
     if role == Role.SYSTEM:
         parts = _without_billing_header(parts)
@@ -61,26 +69,46 @@ def _is_plain(message: Message) -> TypeGuard[_Object]:
 
 
 def _parts(content: JsonValue) -> list[_Object]:
+    """Texts, whatever they came as, and references to tools. `content` is as check_message has it."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return [known for part in content if (known := _part(part))] if isinstance(content, list) else []
+
+
+def _part(part: JsonValue) -> _Object:
+    """Empty for one that is passed over."""
+    if not isinstance(part, dict):
+        return {"type": "text", "text": part}
+    kind = part["type"]
+    if kind == TOOL_REFERENCE:
+        return {"type": TOOL_REFERENCE, "name": part.get("name")}
+    text = part.get(TEXT_KEYS[kind])
+    if text is None and kind in _PASSED_OVER:
+        return {}
+    return {
+        "type": "text",
+        "text": text,
+        **{name: value for name, value in part.items() if name not in _PART_KEYS},
+    }
 
 
 def _content(parts: list[_Object], role: str, content_format: ContentFormat) -> JsonValue:
-    texts = [str(part["text"]) for part in parts]
     if content_format is ContentFormat.STRING:
-        return "\n".join(text for text in texts if text)
-    if role == Role.TOOL:
+        texts = [part["name"] if part["type"] == TOOL_REFERENCE else part["text"] for part in parts]
+        return "\n".join(text for text in texts if isinstance(text, str) and text)
+    if role == Role.TOOL and all(part["type"] == "text" for part in parts):
         # Flattened all the same, but with its empty parts.
-        return "\n".join(texts)
-    return [{"type": "text", "text": part["text"], **part} for part in parts]
+        texts = [part["text"] for part in parts]
+        require(all(isinstance(text, str) for text in texts))
+        return "\n".join(map(str, texts))
+    return [*parts]
 
 
 def _without_billing_header(parts: list[_Object]) -> list[_Object]:
     """Claude Code puts a line into system texts that changes with every request; vLLM takes it out."""
     kept: list[_Object] = []
     for part in parts:
-        text = str(part["text"])
+        text = str(part.get("text"))
         if not text.startswith(_BILLING_HEADER):
             kept.append(part)
         elif rest := text.partition("\n")[2]:
@@ -104,8 +132,7 @@ def _assistant_fields(message: Message) -> _Object:
 
 def _tool_call(call: _Object) -> _Object:
     function = call["function"]
-    assert isinstance(function, dict)  # openai.parse saw to it
-    require("type" in call)
+    assert isinstance(function, dict)  # check_message saw to it
     given = _in_order(function, _FUNCTION_KEYS)
     given["arguments"] = _arguments(str(function["arguments"]))
     return _in_order({**call, "function": given}, _CALL_KEYS)
@@ -147,5 +174,5 @@ def developers_as_system(messages: list[_Object]) -> list[_Object]:
 
 def _text(content: JsonValue) -> str:
     if isinstance(content, list):
-        return "\n".join(str(part["text"]) for part in content if isinstance(part, dict))
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return str(content)

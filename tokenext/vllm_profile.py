@@ -123,7 +123,7 @@ class VllmProfile:
         # Parameters of transformers' own, which change how it renders and tokenizes.
         if not (PARAMETERS - _SHARED).isdisjoint(arguments):
             yield InexactReason.TEMPLATE_KWARGS
-        if any(map(_has_open_field, request.messages)):
+        if request.unusual is not None or any(map(_has_open_field, request.messages)):
             yield InexactReason.MESSAGE_FIELD
         if template.vllm_content_format is ContentFormat.PARTS and any(
             not _PART_KEYS.issuperset(part)

@@ -119,7 +119,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--generated",
         type=int,
-        default=160,
+        default=1000,
         metavar="N",
         help="generated requests of the parity corpus (default: %(default)s)",
     )

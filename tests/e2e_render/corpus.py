@@ -1,5 +1,6 @@
 """All requests of the run, made by code of ours from a seed."""
 
+import json
 import random
 from collections.abc import Iterator
 from itertools import count
@@ -12,6 +13,7 @@ from tests.e2e_vllm.completion_families import COMPLETIONS, own_ids
 from tests.parity.corpus.case import Case
 from tests.parity.corpus.edge_cases import edge_cases
 from tests.parity.corpus.generated import generated
+from tests.tokenext.vllm_odd_messages import ODD_MESSAGES
 
 __all__ = ["corpus"]
 
@@ -26,6 +28,7 @@ def corpus(seed: int, size: int) -> list[Asked]:
         *(_of_case(case, "parity: generated") for case in generated(seed, size)),
         *field_families(),
         *http_families(),
+        *_odd_messages(),
     ]
 
 
@@ -41,6 +44,13 @@ def _families(seed: int) -> Iterator[Asked]:
     for kind, completions in {**COMPLETIONS, "completion, ids": own_ids}.items():
         for body in completions(rng):
             yield asking(kind, f"{kind} {next(numbers)}", COMPLETION, body)
+
+
+def _odd_messages() -> Iterator[Asked]:
+    for name, (messages, _) in ODD_MESSAGES.items():
+        body = json.dumps({"model": NAME, "messages": messages}).encode()
+        for path in (CHAT, TOKENIZE):
+            yield Asked(f"{name}: {path}", "odd messages", path, body)
 
 
 def _of_case(case: Case, kind: str) -> Asked:

@@ -1,7 +1,6 @@
 """The differences that are known, each with its reason and as narrow as it is true. The run fails on others.
 
-docs/render-api.md tells people of them. Ids never differ by design, statuses only for what the whole chain
-leaves untokenized.
+docs/render-api.md tells people of them. Ids and statuses never differ.
 """
 
 import json
@@ -43,6 +42,12 @@ def _of_tool_parser(asked: Asked, body: Mapping[str, Any], difference: Differenc
         return False
     if difference.field == "sampling_params.skip_special_tokens":
         return (difference.theirs, difference.ours) == (False, True)
+    if difference.field.startswith("sampling_params.structured_outputs."):
+        # In the place of response_format's own.
+        name = difference.field.rpartition(".")[2]
+        return (name, difference.ours) == ("structural_tag", None) or (
+            (difference.theirs, difference.ours) == (None, True) and name == "json_object"
+        )
     tag = difference.theirs.get("structural_tag") if isinstance(difference.theirs, dict) else None
     return difference.field == "sampling_params.structured_outputs" and bool(tag) and not difference.ours
 
@@ -63,10 +68,29 @@ def _of_length(_: Asked, __: Mapping[str, Any], difference: Difference) -> bool:
     return difference.field == "error.param" and told == ("input_text", "input_tokens")
 
 
-def _of_parts(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
-    contents = [each.get("content") for each in _messages(body)]
-    broken = any(not isinstance(part, dict) for each in contents if isinstance(each, list) for part in each)
-    return broken and difference.field in {"error.type", "error.param"} and _is_of_shape(difference)
+def _of_late_faults(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
+    late = any(
+        each.get("tool_calls") is not None
+        or isinstance(content := each.get("content"), dict)
+        or (isinstance(content, list) and any(map(_is_late_part, content)))
+        for each in _messages(body)
+    )
+    return late and difference.field in {"error.type", "error.param"} and _is_of_shape(difference)
+
+
+def _is_late_part(part: object) -> bool:
+    return isinstance(part, dict) and ("uuid" in part or part.get("type") == "file")
+
+
+def _of_silent_messages(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
+    silent = any(
+        "content" in each and each["content"] is None and each.get("role") not in {"assistant", "function"}
+        for each in _messages(body)
+    )
+    return silent and (
+        (difference.theirs, difference.ours) == ("Bad Request", "BadRequestError")
+        or (difference.field == "error.param" and str(difference.theirs).startswith("body.messages."))
+    )
 
 
 def _of_template_arguments(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
@@ -79,6 +103,8 @@ def _is_of_shape(difference: Difference) -> bool:
     return (difference.theirs, difference.ours) in {
         ("BadRequestError", "Bad Request"),
         (None, "body.messages"),
+        ("tool_calls", "body.messages"),
+        ("type", None),
     }
 
 
@@ -107,48 +133,12 @@ def _of_version(asked: Asked, _: Mapping[str, Any], difference: Difference) -> b
     return asked.path == "/version" and difference.field == "version"
 
 
-def _of_the_chain(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
-    left = any(_is_left(each) for each in _messages(body))
-    return left and difference.field == "status" and (difference.theirs, difference.ours) == (200, 400)
-
-
-def _of_its_errors(_: Asked, body: Mapping[str, Any], difference: Difference) -> bool:
-    left = any(_is_left(each) for each in _messages(body))
-    return left and difference.field in {"error.type", "error.param"} and _is_of_shape(difference)
-
-
-def _is_left(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    parts = content if isinstance(content, list) else []
-    thoughts = (message.get("reasoning_content"), message.get("reasoning"))
-    return (
-        message.get("role") not in {"system", "developer", "user", "assistant", "tool", "function"}
-        or any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
-        or any(not isinstance(each, str | None) or _has_surrogate(each or "") for each in thoughts)
-    )
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= each <= "\udfff" for each in text)
-
-
 def _messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     messages = body.get("messages")
     return [each for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
 
 
 KNOWN: Final = (
-    Known(
-        "status: messages that the chain leaves alone",
-        "roles that OpenAI does not know, refusal parts, reasoning that is no text or not Unicode: the same "
-        "rules hold in ext_proc, for every engine; 400 here, which clients take as no ids",
-        _of_the_chain,
-    ),
-    Known(
-        "error of messages that the chain leaves alone",
-        "likewise, where vLLM's template or tokenizer refuses such a message",
-        _of_its_errors,
-    ),
     Known(
         "sampling_params with tools",
         "a tool parser is a flag of vLLM's and may rewrite the request (hermes: skip_special_tokens false, a "
@@ -172,10 +162,10 @@ KNOWN: Final = (
         _of_length,
     ),
     Known(
-        "error of content parts",
-        "vLLM reads parts late and calls a broken one a BadRequestError; ours is of the shape, as all of a "
-        "message is",
-        _of_parts,
+        "error of a message's late faults",
+        "vLLM looks at tool calls, at content that is an object and at parts with a uuid after the rest, and "
+        "calls what is wrong a BadRequestError; ours is of the shape, as all of a message is",
+        _of_late_faults,
     ),
     Known(
         "error of template arguments",
@@ -186,6 +176,11 @@ KNOWN: Final = (
         "error of two faults",
         "half of a surrogate pair is found before what else is wrong; in vLLM the tokenizer finds it last",
         _of_surrogates,
+    ),
+    Known(
+        "error of two faults, one of them a message's",
+        "vLLM looks at the types inside messages before it looks at what fields say, tokenext after it",
+        _of_silent_messages,
     ),
     Known("error.param of /tokenize", "vLLM tries two shapes and names the first one's field", _of_union),
     Known(

@@ -108,13 +108,19 @@ def test_the_same_request_again_is_known_too(conversations):
 
 def test_what_a_known_beginning_is_followed_by_is_still_checked(conversations):
     said(conversations, messages(3))
-    for wrong in ({"role": "nobody", "content": "x"}, {"role": "user", "content": 7}, "text"):
-        with pytest.raises(Declined) as caught:
-            parsed(conversations, [*messages(3), wrong])
-        assert caught.value.reason is SkipReason.BAD_REQUEST_SHAPE
+    for wrong in ({"role": "nobody", "content": "x"}, {"role": "user", "content": 7}):
+        assert parsed(conversations, [*messages(3), wrong]).unusual is SkipReason.BAD_REQUEST_SHAPE
+    part = {"type": "image_url"}
+    asked = parsed(conversations, [*messages(3), {"role": "user", "content": [part]}])
+    assert asked.unusual is SkipReason.MULTIMODAL
     with pytest.raises(Declined) as caught:
-        parsed(conversations, [*messages(3), {"role": "user", "content": [{"type": "image_url"}]}])
-    assert caught.value.reason is SkipReason.MULTIMODAL
+        parsed(conversations, [*messages(3), "text"])
+    assert caught.value.reason is SkipReason.BAD_REQUEST_SHAPE
+
+
+def test_what_only_one_kind_of_engine_takes_is_not_remembered(conversations):
+    said(conversations, [{"role": "nobody", "content": "x"}, *messages(3)])
+    assert conversations.snapshot().entries == 0
 
 
 @pytest.mark.parametrize("place", [0, 4, 6])

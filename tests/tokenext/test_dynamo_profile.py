@@ -10,7 +10,7 @@ from tokenext.chat_template import ChatTemplates
 from tokenext.declined import Declined, SkipReason
 from tokenext.dynamo_profile import DynamoProfile
 from tokenext.openai import Api, ChatRequest, CompletionRequest, parse, read_body
-from tokenext.profiles import InexactReason, PlainProfile, Profile, Prompt
+from tokenext.profiles import InexactReason, Prompt
 
 # Shows what a template is given. Mentions reasoning_content, so that reasoning is left to it.
 SHOW = """\
@@ -417,33 +417,3 @@ def test_a_model_without_a_template_cannot_chat():
     with pytest.raises(Declined) as caught:
         profile().chat(chat_request())
     assert caught.value.reason is SkipReason.NO_CHAT_TEMPLATE
-
-
-@pytest.fixture(params=["plain", "dynamo"])
-def any_profile(request: pytest.FixtureRequest) -> Profile:
-    templates = ChatTemplates({"default": CHAT_TEMPLATE}, now=lambda: datetime.now(UTC))
-    if request.param == "plain":
-        return PlainProfile(templates, {})
-    return DynamoProfile(templates, special_tokens={}, template_kwargs={})
-
-
-class TestEveryProfile:
-    """The contract of the seam."""
-
-    def test_a_chat_is_rendered_with_its_template(self, any_profile):
-        text = any_profile.chat(chat_request()).text
-        assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-
-    def test_text_parts_are_joined_for_a_template_that_takes_text(self, any_profile):
-        parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-        assert "user\na\nb<" in any_profile.chat(chat_request({"role": "user", "content": parts})).text
-
-    def test_a_generation_prompt_can_be_left_out(self, any_profile):
-        text = any_profile.chat(chat_request(add_generation_prompt=False)).text
-        assert text == "<|im_start|>user\nhi<|im_end|>\n"
-
-    def test_a_chat_never_gets_special_tokens_on_top_of_its_templates(self, any_profile):
-        assert any_profile.chat(chat_request()).add_special_tokens is False
-
-    def test_a_completions_text_is_its_prompt(self, any_profile):
-        assert any_profile.completion(CompletionRequest("m", frozenset({"prompt"}), "hi")).text == "hi"

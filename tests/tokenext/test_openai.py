@@ -3,10 +3,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from extproc.token_metadata import TokenIds
 from tests.tokenext.test_json_object import json_values
 from tokenext.declined import Declined, SkipReason
+from tokenext.json_object import JsonObject
 from tokenext.openai import Api, ChatRequest, CompletionRequest, Side, Truncation, parse, read_body
 
 USER = {"role": "user", "content": "hi"}
@@ -135,9 +137,41 @@ def test_what_is_no_prompt_is_declined(prompt):
         {"type": "text", "text": "a", "uuid": "u"},
     ],
 )
-def test_parts_that_are_no_text_are_declined_as_multimodal(part):
+def test_parts_that_are_no_text_are_told_as_multimodal(part):
     messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]
-    assert chat_reason(messages=messages) is SkipReason.MULTIMODAL
+    assert chat(messages=messages).unusual is SkipReason.MULTIMODAL
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "bot", "content": "hi"},
+        {**USER, "content": 3},
+        {**USER, "content": ["hi"]},
+        {**USER, "content": [{"type": "text", "text": None}]},
+        {**USER, "name": 3},
+        {**USER, "reasoning_content": ["a"]},
+        {**USER, "tool_calls": {}},
+        {**USER, "tool_calls": [{**CALL, "id": None}]},
+        {**USER, "tool_calls": [{**CALL, "type": "custom"}]},
+        {**USER, "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {}}}]},
+    ],
+)
+def test_a_message_of_another_shape_than_openais_is_told_wherever_it_stands(message):
+    assert chat(messages=[USER, message, USER]).unusual is SkipReason.BAD_REQUEST_SHAPE
+    assert chat(messages=[USER, message, USER]).messages[1] == message
+
+
+def test_messages_of_openais_shape_are_not_unusual():
+    assert chat(messages=[USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]).unusual is None
+
+
+def test_half_a_surrogate_pair_that_got_this_far_is_told():
+    body = JsonObject(b"", {"model": Raw(b'"m"'), "messages": Raw(b'[{"role":"user","content":"\\ud800"}]')})
+    request = parse(Api.CHAT, body)
+    assert isinstance(request, ChatRequest)
+    assert request.unusual is SkipReason.INVALID_JSON
+    assert request.messages == ({"role": "user", "content": "\ud800"},)
 
 
 @pytest.mark.parametrize(
@@ -151,17 +185,7 @@ def test_parts_that_are_no_text_are_declined_as_multimodal(part):
         {"messages": None},
         {"messages": ["hi"]},
         {"messages": [{"content": "hi"}]},
-        {"messages": [{"role": "bot", "content": "hi"}]},
         {"messages": [{"role": ["user"], "content": "hi"}]},
-        {"messages": [{**USER, "content": 3}]},
-        {"messages": [{**USER, "content": ["hi"]}]},
-        {"messages": [{**USER, "content": [{"type": "text", "text": None}]}]},
-        {"messages": [{**USER, "name": 3}]},
-        {"messages": [{**USER, "reasoning_content": ["a"]}]},
-        {"messages": [{**USER, "tool_calls": {}}]},
-        {"messages": [{**USER, "tool_calls": [{**CALL, "id": None}]}]},
-        {"messages": [{**USER, "tool_calls": [{**CALL, "type": "custom"}]}]},
-        {"messages": [{**USER, "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {}}}]}]},
         {"tools": []},
         {"tools": {}},
         {"tools": [{"type": "custom"}]},

@@ -55,10 +55,10 @@ class Fields:
         raw = self._body.fields.get(name)
         return raw is not None and _EMPTY_LIST.fullmatch(memoryview(raw)) is not None
 
-    def mentions(self, name: str, word: bytes) -> bool:
-        """Whether a word stands anywhere in the value."""
+    def matches(self, name: str, pattern: re.Pattern[bytes]) -> bool:
+        """Whether something like the pattern stands anywhere in the value."""
         raw = self._body.fields.get(name)
-        return raw is not None and word in bytes(raw)
+        return raw is not None and pattern.search(memoryview(raw)) is not None
 
     def value(self, name: str) -> JsonValue:
         """The value, None where it is absent. Raises ApiError."""
@@ -83,7 +83,11 @@ class Fields:
         if not self._strict:
             # Nobody but Python reads them, and what they say was checked.
             kept = {name: raw for name, raw in kept.items() if name in _TEXTS or _is_strict(raw)}
-        text = join({**kept, **{name: json.dumps(value).encode() for name, value in replaced.items()}})
+        kept |= {name: json.dumps(value).encode() for name, value in replaced.items()}
+        text = join(kept)
+        if not self._strict:
+            # Half of a surrogate pair may stand where no prompt shows it.
+            return JsonObject(text, {name: msgspec.Raw(value) for name, value in kept.items()})
         try:
             return read(text)
         except NotAnObjectError:

@@ -1,5 +1,6 @@
 """Request bodies of /tokenize and /detokenize, which read fewer fields than the render endpoints do."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,8 @@ from tokenext.render_api.prompt_fields import TokenizeFields, converted, restate
 __all__ = ["Tokenizing", "detokenize_ids", "read_tokenizing"]
 
 _PROMPT: Final = frozenset({"prompt"})
+_UNREAD: Final = re.compile(rb'reasoning_content|"tool_calls"[ \t\r\n]*:[ \t\r\n]*[^\[ \t\r\n]')
+_CALLS_NOTHING: Final = ("system", "developer", "user", "tool", "function")
 _U32: Final = 2**32
 _I64: Final = 2**63
 # All that it reads of a chat: vLLM's TokenizeChatRequest.
@@ -61,8 +64,8 @@ class Tokenizing:
         if given is not None:
             return CHAT, given
         replaced = {**restated(self.fields, self.typed), "model": model}
-        if self.fields.mentions("messages", b"reasoning_content"):
-            replaced["messages"] = _without_reasoning_content(self.fields.value("messages"))
+        if self.fields.matches("messages", _UNREAD):
+            replaced["messages"] = _without_unread(self.fields.value("messages"))
         without = self.fields.names - _CHAT_FIELDS
         if self.fields.is_empty_list("tools"):
             without |= {"tools"}
@@ -103,13 +106,17 @@ def _transfer(value: JsonValue) -> dict[str, JsonValue] | None:
     return value if isinstance(value, dict) else None
 
 
-def _without_reasoning_content(messages: JsonValue) -> JsonValue:
-    """VLLM renames the field for chats, and not here, where it is lost."""
+def _without_unread(messages: JsonValue) -> JsonValue:
+    """VLLM prepares two fields of messages for chats, and not here: one is lost, the other not looked at."""
     if not isinstance(messages, list):
         return messages
     return [
-        {name: value for name, value in each.items() if name != "reasoning_content"}
+        {name: value for name, value in each.items() if name not in _unread(each.get("role"))}
         if isinstance(each, dict)
         else each
         for each in messages
     ]
+
+
+def _unread(role: JsonValue) -> tuple[str, ...]:
+    return ("reasoning_content", "tool_calls") if role in _CALLS_NOTHING else ("reasoning_content",)
