@@ -3,6 +3,7 @@
 The unit tests ask them of a part of the matrix, `make chart` of all of it.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 
@@ -15,6 +16,8 @@ from tokenext import settings as tokenext_settings
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?")
+# Names, metrics and commands of what is there only with a picker.
+OF_A_CHAIN = re.compile(r"\bepp\b|epp[-_]adapter|llm_d_epp|-envoy\b|inferencepool", re.IGNORECASE)
 
 Check = Callable[[Rendered], None]
 
@@ -40,6 +43,8 @@ def tokenext_loads_its_settings(release: Rendered) -> None:
 
 
 def the_picker_loads_its_settings(release: Rendered) -> None:
+    if not release.picks:
+        return
     settings = epp_settings.parse_settings(release.config("epp", "epp.yaml").encode(), source="epp.yaml")
     pool = settings.endpoints.pool
     assert pool is not None
@@ -52,6 +57,8 @@ def the_picker_loads_its_settings(release: Rendered) -> None:
 
 
 def both_agree_where_the_record_stands(release: Rendered) -> None:
+    if not release.picks:
+        return
     tokenext = tokenext_settings.decode(release.config("tokenext", "tokenext.yaml").encode(), source="")
     epp = epp_settings.parse_settings(release.config("epp", "epp.yaml").encode(), source="")
     assert tokenext.metadata_namespace == epp.metadata_namespace
@@ -111,13 +118,13 @@ def our_containers_are_unprivileged_with_a_read_only_root(release: Rendered) -> 
 
 
 def who_asks_for_a_token_has_it_mounted_and_monitors_bring_it(release: Rendered) -> None:
-    configs = {"tokenext": "tokenext.yaml", "epp": "epp.yaml"}
+    configs = {"tokenext": "tokenext.yaml"} | ({"epp": "epp.yaml"} if release.picks else {})
     asked = {name: "admin_token_file" in release.config(name, file) for name, file in configs.items()}
-    assert asked["tokenext"] == asked["epp"]
+    assert len(set(asked.values())) == 1, asked
     for _, template in pods(release.objects):
         for container in template["spec"]["containers"]:
             mounted = [each["name"] for each in container.get("volumeMounts", ())].count("admin-token")
-            assert mounted == (asked["epp"] and container["name"] in configs), container["name"]
+            assert mounted == (asked["tokenext"] and container["name"] in configs), container["name"]
     secrets = {
         (volume["secret"]["secretName"], volume["secret"]["items"][0]["key"])
         for _, template in pods(release.objects)
@@ -129,6 +136,21 @@ def who_asks_for_a_token_has_it_mounted_and_monitors_bring_it(release: Rendered)
             brought = endpoint.get("authorization", {}).get("credentials")
             ours = endpoint["path"] == "/metrics"
             assert ({(brought["name"], brought["key"])} if brought else set()) == (secrets if ours else set())
+
+
+def without_a_picker_there_is_tokenext_and_no_word_of_others(release: Rendered) -> None:
+    """Also none in its alerts, its dashboard and its policies; and something serves HTTP."""
+    if release.picks:
+        return
+    components = {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in release.objects}
+    assert components <= {"tokenext", "test", "alerts", "dashboard"}, components
+    for each in release.objects:
+        found = OF_A_CHAIN.search(json.dumps(each))
+        assert found is None, f"{each['kind']} {each['metadata']['name']} speaks of {found}"
+    service = release.one("Service", "-tokenext")
+    (port,) = (each["port"] for each in service["spec"]["ports"] if each["name"] == "http")
+    url = f"http://{service['metadata']['name']}.ns.svc.cluster.local:{port}"
+    assert f"DYN_EPP_VLLM_RENDER_URL={url}\n" in release.notes
 
 
 def the_pool_is_the_workers_and_nobody_else(release: Rendered) -> None:
@@ -186,6 +208,7 @@ CHECKS: Mapping[str, Check] = {
         every_service_finds_the_ports_it_names,
         our_containers_are_unprivileged_with_a_read_only_root,
         who_asks_for_a_token_has_it_mounted_and_monitors_bring_it,
+        without_a_picker_there_is_tokenext_and_no_word_of_others,
         the_pool_is_the_workers_and_nobody_else,
         names_and_labels_keep_kubernetes_limits,
         a_selector_never_has_what_an_upgrade_changes,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart.matrix import ROUTED, Values
+from tests.chart.matrix import MONITORED, ROUTED, TIER, Values
 from tests.chart.rendering import Rendered, render
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -13,6 +13,7 @@ RELEASES: Mapping[str, Values] = {
     "standalone": {},
     "istio": {"provider": "istio", **ROUTED},
     "envoygateway": {"provider": "envoygateway", **ROUTED},
+    "render-tier": {**TIER, **MONITORED, "dashboard": {"enabled": False}},
 }
 
 

@@ -25,6 +25,8 @@ from tests.epp_adapter.fake_kube import fake_kube
 from tests.epp_adapter.kube_objects import PODS, POOLS, pod
 
 MODEL = "stack-model"
+HERE = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}", "PYTHONUNBUFFERED": "1"}
+PYTHON = (sys.executable, "-m")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def values_for(ports: Ports, more: Values) -> Values:
 
 def local(text: str, folder: Path) -> str:
     """As a cluster's DNS would have it, with everything in one pod on loopback; sockets are in `folder`."""
-    text = re.sub(r"[a-z0-9-]+\.ns\.svc\.cluster\.local", "127.0.0.1", text)
+    text = re.sub(
+        r"[a-z0-9-]+\.ns\.svc\.cluster\.local|\brel-tokenext-chain-[a-z-]+(?=:\d)", "127.0.0.1", text
+    )
     return text.replace("0.0.0.0", "127.0.0.1").replace("/run/tokenext", str(folder))
 
 
@@ -89,9 +93,25 @@ async def live(folder: Path, more: Values, bootstrap=None):
             yield Live(release, ports, processes, folder)
 
 
+@asynccontextmanager
+async def live_tier(folder: Path, more: Values):
+    """The release of tokenext alone, ready: what is rendered, with its addresses on loopback."""
+    port, admin, http = free_ports(3)
+    values: Values = {
+        "epp": {"enabled": False},
+        "models": [{"name": MODEL, "source": str(DEFAULT_MODEL), "profile": "vllm"}],
+        "modelStore": {"bundle": False},
+        "tokenext": {"port": port, "adminPort": admin, "http": {"enabled": True, "port": http}},
+    }
+    release = render(merged(values, more))
+    with Supervisor(folder) as supervisor:
+        process = supervisor.start(_tokenext(release, folder))
+        await asyncio.to_thread(supervisor.wait_ready, [process], deadline_seconds=90)
+        yield release
+
+
 def _specs(release: Rendered, ports: Ports, folder: Path, api_server: str, bootstrap) -> list[ProcessSpec]:
-    tokenext, epp = folder / "tokenext.yaml", folder / "epp.yaml"
-    tokenext.write_text(local(release.config("tokenext", "tokenext.yaml"), folder))
+    epp = folder / "epp.yaml"
     settings = yaml.safe_load(local(release.config("epp", "epp.yaml"), folder))
     settings["endpoints"]["pool"] |= {"namespace": "ns", "api_server": api_server}
     if "tls" in settings:  # where the pod's own certificate would be
@@ -110,23 +130,16 @@ def _specs(release: Rendered, ports: Ports, folder: Path, api_server: str, boots
     else:
         config.write_text(json.dumps(bootstrap(release, ports)))
     binary = envoy_binary.find()
-    here = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}", "PYTHONUNBUFFERED": "1"}
-    python = (sys.executable, "-m")
     return [
         ProcessSpec(
             "worker",
-            (*python, "tests.integration.model_upstream", "--port", str(ports.worker)),
-            here,
+            (*PYTHON, "tests.integration.model_upstream", "--port", str(ports.worker)),
+            HERE,
             http_answers(f"http://127.0.0.1:{ports.worker}/health"),
         ),
+        _tokenext(release, folder),
         ProcessSpec(
-            "tokenext",
-            (*python, *_arguments(release, "tokenext", tokenext)),
-            here,
-            grpc_serving(yaml.safe_load(tokenext.read_text())["listen"]),
-        ),
-        ProcessSpec(
-            "epp", (*python, *_arguments(release, "epp", epp)), here, grpc_serving(f"127.0.0.1:{ports.epp}")
+            "epp", (*PYTHON, *_arguments(release, "epp", epp)), HERE, grpc_serving(f"127.0.0.1:{ports.epp}")
         ),
         ProcessSpec(
             "envoy",
@@ -134,6 +147,17 @@ def _specs(release: Rendered, ports: Ports, folder: Path, api_server: str, boots
             ready=http_answers(f"http://127.0.0.1:{ports.envoy_admin}/ready"),
         ),
     ]
+
+
+def _tokenext(release: Rendered, folder: Path) -> ProcessSpec:
+    config = folder / "tokenext.yaml"
+    config.write_text(local(release.config("tokenext", "tokenext.yaml"), folder))
+    return ProcessSpec(
+        "tokenext",
+        (*PYTHON, *_arguments(release, "tokenext", config)),
+        HERE,
+        grpc_serving(yaml.safe_load(config.read_text())["listen"]),
+    )
 
 
 def _arguments(release: Rendered, name: str, config: Path) -> list[str]:

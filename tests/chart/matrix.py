@@ -41,6 +41,15 @@ REPLICAS: Mapping[str, Values] = {
 ROUTED: Values = {"gateway": {"create": True}, "httpRoute": {"create": True}}
 HANDLED: Values = {"epp": {"health": {"failures": 2}, "scrape": {"engine": "vllm", "interval_ms": 500}}}
 
+# tokenext alone, for a picker that is not the chart's.
+TIER: Values = {"epp": {"enabled": False}, "tokenext": {"http": {"enabled": True}}}
+MONITORED: Values = {
+    "networkPolicy": {"enabled": True, "metricsNamespace": "monitoring"},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboard": {"enabled": True},
+}
+
 MORE: Mapping[str, Values] = {
     "everything-optional": {
         "tokenext": {
@@ -57,11 +66,8 @@ MORE: Mapping[str, Values] = {
             "tolerations": [{"key": "cpu", "operator": "Exists"}],
             "priorityClassName": "high",
         },
-        "networkPolicy": {"enabled": True, "metricsNamespace": "monitoring"},
-        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        **MONITORED,
         "tracing": {"endpoint": "http://otel-collector.monitoring:4317", "sample_ratio": 0.05},
-        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
-        "dashboard": {"enabled": True},
         "rbac": {"leases": True},
         "hub": {"tokenSecret": "hub"},
         "commonLabels": {"owner": "ml"},
@@ -83,6 +89,38 @@ MORE: Mapping[str, Values] = {
         "tokenext": {"placement": "sidecar"},
     },
     "render-api": {"tokenext": {"processes": 2, "http": {"enabled": True}}},
+    "render-tier": TIER,
+    "render-tier-monitored": {
+        **TIER,
+        **MONITORED,
+        "networkPolicy": {"enabled": True, "gatewayNamespace": "llm-d"},
+        "adminToken": {"secretName": "admin"},
+        "models": [{"name": "qwen3", "source": "/models/qwen3", "profile": "vllm", "max_length": 4096}],
+        "modelStore": {"existingClaim": "models", "bundle": False},
+        "tokenext": {
+            "http": {"enabled": True, "port": 8000, "maxRequests": 64},
+            "tls": {"secretName": "tokenext", "requireClientCertificate": True},
+            "autoscaling": {"enabled": True, "maxReplicas": 20},
+            "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
+        },
+    },
+    # What a chain had and a tier has no use for is passed over, where it is no more than settings.
+    "render-tier-that-was-a-chain": {
+        **TIER,
+        **MONITORED,
+        "epp": {
+            "enabled": False,
+            "replicaSync": True,
+            "requireModel": True,
+            "strategies": {"i": {"kind": "internal"}},
+        },
+        "tokenext": {"placement": "service", "http": {"enabled": True}},
+        "workers": {"kind": "none"},
+        "envoy": {"pool": "dns"},
+        "pool": {"create": False},
+        "dynamo": {"discovery": "etcd", "etcd": {"enabled": True}},
+        "serviceAccount": {"create": False, "name": "ml"},
+    },
     "service-tls": {"tokenext": {"placement": "service", "tls": {"secretName": "tokenext", "port": 9443}}},
     "rewrites": {
         "modelRewrites": [

@@ -61,6 +61,11 @@ class Rendered:
         assert len(found) == 1, f"{kind} {name}: {[each['metadata']['name'] for each in found]}"
         return found[0]
 
+    @property
+    def picks(self) -> bool:
+        """Whether a picker is part of it; without one it is tokenext alone."""
+        return any(name == "epp" for name, _ in pods(self.objects))
+
     def config(self, component: str, file: str) -> str:
         return self.one("ConfigMap", f"-{component}")["data"][file]
 

@@ -19,7 +19,11 @@ from tests.chart.rendering import CHART, render
 
 
 def standalone(chosen):
-    return {name: values for name, values in chosen if values.get("provider", "standalone") == "standalone"}
+    return {
+        name: values
+        for name, values in chosen
+        if values.get("provider", "standalone") == "standalone" and values.get("epp", {}).get("enabled", True)
+    }
 
 
 SAMPLE = standalone(sample())

@@ -1,4 +1,4 @@
-"""The three main releases, word for word. After a change: `python -m tests.chart golden`, and read it."""
+"""The main releases, word for word. After a change: `python -m tests.chart golden`, and read it."""
 
 import pytest
 

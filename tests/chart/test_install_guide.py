@@ -1,4 +1,4 @@
-"""docs/install.md: its commands render, its values exist, and what it says of objects holds."""
+"""docs/install.md and docs/reuse.md: commands render, values exist, and what they say of objects holds."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import helm_python
 import pytest
 import yaml
 
-from tests.chart.matrix import merged
+from tests.chart.matrix import TIER, merged
 from tests.chart.rendering import CHART, REPOSITORY, render
 
 GUIDE = (REPOSITORY / "docs" / "install.md").read_text(encoding="utf-8")
@@ -19,12 +19,12 @@ FILES = {
     for kind, text in FENCES
     if kind == "yaml" and (match := re.match(r"# (\S+\.yaml)\n", text))
 }
+REUSE = (REPOSITORY / "docs" / "reuse.md").read_text(encoding="utf-8")
 COMMANDS = [
-    line
-    for kind, text in FENCES
-    if not kind
+    line.strip()
+    for text in (GUIDE, REUSE)
     for line in re.sub(r"\\\n\s*", " ", text).splitlines()
-    if line.startswith("helm install")
+    if line.strip().startswith("helm install ")
 ]
 
 
@@ -47,9 +47,10 @@ def test_the_guide_has_a_command_for_every_provider():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_install_of_the_guide_renders(command):
     assert f" {CHART.relative_to(REPOSITORY)} " in command
-    release = render(values_of(command), name="chain")
-    assert release.one("Deployment", "chain-tokenext-chain-epp")
-    assert release.one("Deployment", "chain-tokenext-chain-tokenext")
+    name = shlex.split(command)[2]
+    release = render(values_of(command), name=name)
+    assert release.picks == (name == "chain")
+    assert release.one("Deployment", f"{name}-tokenext-chain-tokenext")
 
 
 def test_every_value_that_the_guide_names_exists():
@@ -73,6 +74,18 @@ def test_the_objects_that_the_guide_names_are_rendered():
     release = render(name="chain")
     names = {each["metadata"]["name"] for each in release.objects}
     assert set(re.findall(r"\bchain-tokenext-chain-[a-z-]+", GUIDE)) <= names
+
+
+def test_the_addresses_of_a_render_tier_are_those_of_its_services():
+    release = render(TIER, name="render")
+    ports = {
+        (each["metadata"]["name"], port["port"])
+        for each in release.of("Service")
+        for port in each["spec"]["ports"]
+    }
+    named = re.findall(r"(render-[a-z-]+)\.llm\.svc\.cluster\.local:(\d+)", REUSE)
+    assert len(named) == 2
+    assert {(name, int(port)) for name, port in named} <= ports
 
 
 def test_metrics_that_the_guide_names_are_those_of_the_services():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chart.matrix import PROVIDERS, ROUTED, merged
+from tests.chart.matrix import PROVIDERS, ROUTED, TIER, merged
 from tests.chart.rendering import render
 
 SAID = [
@@ -23,6 +23,20 @@ SAID = [
     ),
     ({"tokenext": {"placement": "service"}}, "there is no hand-off in this placement"),
     ({"tokenext": {"placement": "sidecar"}}, "asks tokenext beside it"),
+    (TIER, "tokenext alone, for a picker that is not of this release"),
+    (TIER, "DYN_EPP_VLLM_RENDER_URL=http://rel-tokenext-chain-tokenext.ns.svc.cluster.local:8100\n"),
+    (TIER, 'vllm: {url: "http://rel-tokenext-chain-tokenext.ns.svc.cluster.local:8100"}}'),
+    (TIER, "tokenext-chain-tokenext.ns.svc.cluster.local:9000\n"),
+    (TIER, "Model qwen3-0.6b has the ids of profile dynamo."),
+    (TIER, "networkPolicy.enabled says who may ask"),
+    (
+        merged(TIER, {"models": [{"name": "a", "source": "a"}]}),
+        "Model a has the ids of profile transformers.",
+    ),
+    (
+        merged(TIER, {"tokenext": {"tls": {"secretName": "t", "requireClientCertificate": True}}}),
+        "cluster.local:9000 (TLS, with a certificate of yours: 9200)",
+    ),
 ]
 
 
@@ -37,8 +51,18 @@ def test_notes_do_not_warn_of_what_is_not_so():
     assert "kgateway" not in notes
 
 
+def test_notes_of_tokenext_alone_do_not_speak_of_a_chain():
+    models = [
+        {"name": "a", "source": "a", "profile": "vllm"},
+        {"name": "b", "source": "b", "handoff": "vllm"},
+    ]
+    notes = render(merged(TIER, {"models": models, "networkPolicy": {"enabled": True}})).notes
+    for word in ("mockers", "inferencepool", "-epp", "-envoy", "has the ids of profile", "neither TLS"):
+        assert word not in notes
+
+
 def test_lines_of_notes_fit_a_terminal_and_none_is_left_open():
-    for values in ({}, {"provider": "istio"}, merged(PROVIDERS["kgateway"], ROUTED)):
+    for values in ({}, TIER, {"provider": "istio"}, merged(PROVIDERS["kgateway"], ROUTED)):
         for line in render(values).notes.splitlines():
             assert len(line) <= 160, line
             assert "<no value>" not in line

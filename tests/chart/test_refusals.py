@@ -4,12 +4,13 @@ import re
 
 import pytest
 
-from tests.chart.matrix import ROUTED, merged
+from tests.chart.matrix import ROUTED, TIER, merged
 from tests.chart.rendering import Refused, render
 
 FULL_DUPLEX = {"tokenext": {"requestBody": "FULL_DUPLEX_STREAMED", "failOpen": False}}
 STANDALONE_DNS = {"envoy": {"pool": "dns"}}
 NONE = {"workers": {"kind": "none"}}
+ALONE = "with epp.enabled=false the chart installs tokenext alone"
 
 SCHEMA = [
     ("an unknown key", {"tokenxt": {}}, "tokenxt"),
@@ -52,6 +53,12 @@ PAIRS = [
     ({"tokenext": {"placement": "sidecar", "adminPort": 9091}}, "tokenext.adminPort=9091"),
     ({"tokenext": {"placement": "sidecar", "tls": {"secretName": "t"}}}, "tokenext.tls.secretName=t"),
     ({"tokenext": {"processes": 4, "tls": {"secretName": "t", "port": 9087}}}, "tokenext.tls.port=9087"),
+    ({"tokenext": {"http": {"enabled": True, "port": 9000}}}, "tokenext.http.port=9000"),
+    ({"tokenext": {"processes": 4, "http": {"enabled": True, "port": 9087}}}, "tokenext.http.port=9087"),
+    (
+        {"tokenext": {"tls": {"secretName": "t"}, "http": {"enabled": True, "port": 9200}}},
+        "tokenext.http.port=9200",
+    ),
     ({"tokenext": {"processes": 4, "tls": {"secretName": "t", "port": 9003}}}, "tokenext.tls.port=9003"),
     (
         {"tokenext": {"placement": "service", "tls": {"secretName": "t", "requireClientCertificate": True}}},
@@ -108,6 +115,20 @@ PAIRS = [
     (
         {"epp": {"strategies": {"i": {"kind": "internal", "config": "picker.yaml"}}}},
         "epp.strategies.i.config",
+    ),
+    ({"epp": {"enabled": False}}, f"tokenext.http.enabled=false: {ALONE}"),
+    (merged(TIER, {"provider": "istio"}), f"provider=istio: {ALONE}"),
+    (merged(TIER, {"carrier": "body"}), f"carrier=body: {ALONE}"),
+    (merged(TIER, {"tokenext": {"placement": "sidecar"}}), f"tokenext.placement=sidecar: {ALONE}"),
+    (merged(TIER, {"tokenext": {"processes": 2}}), "tokenext.processes=2"),
+    (merged(TIER, {"gateway": {"create": True}}), f"gateway.create=true: {ALONE}"),
+    (merged(TIER, {"httpRoute": {"create": True}}), f"httpRoute.create=true: {ALONE}"),
+    (merged(TIER, {"tls": {"enabled": True, "secretName": "t"}}), f"tls.enabled=true: {ALONE}"),
+    (merged(TIER, {"workers": {"kind": "vllm"}}), f"workers.kind=vllm: {ALONE}"),
+    (merged(TIER, {"objectives": [{"name": "chat", "priority": 1}]}), f"objectives: {ALONE}"),
+    (
+        merged(TIER, {"modelRewrites": [{"name": "a", "targets": [{"model": "b"}]}]}),
+        f"modelRewrites: {ALONE}",
     ),
     (NONE, "pool.selector"),
     ({"pool": {"selector": {"app.kubernetes.io/component": "server"}}}, "pool.selector"),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from tests.chart.matrix import MORE, PROVIDERS, ROUTED, combinations, merged
+from tests.chart.matrix import MORE, PROVIDERS, ROUTED, TIER, combinations, merged
 from tests.chart.rendering import CHART, render
 
 # https://kubernetes.io/docs: what an API server refuses to change in an object that is there.
@@ -50,7 +50,9 @@ def next_chart(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [*PROVIDERS, "everything-optional", "dns-pool", "etcd"])
+@pytest.mark.parametrize(
+    "name", [*PROVIDERS, "everything-optional", "dns-pool", "etcd", "render-tier-monitored"]
+)
 def test_the_next_version_keeps_what_cannot_change(name, next_chart):
     values = (
         merged(PROVIDERS[name], ROUTED if name != "standalone" else {}) if name in PROVIDERS else MORE[name]
@@ -67,6 +69,20 @@ def test_new_values_keep_what_cannot_change():
     some = [render(values) for _, values in itertools.islice(combinations(), 0, None, 12)]
     for before, after in itertools.pairwise(some):
         assert_upgradable(before, after)
+
+
+def test_a_chain_becomes_a_tier_and_the_other_way_and_tokenexts_objects_stay():
+    def of_tokenext(release):
+        labels = [
+            (each, each["metadata"]["labels"]["app.kubernetes.io/component"]) for each in release.objects
+        ]
+        return {
+            (each["kind"], each["metadata"]["name"]) for each, component in labels if component == "tokenext"
+        }
+
+    chain, tier = render({"tokenext": {"http": {"enabled": True}}}), render(TIER)
+    assert_upgradable(chain, tier)
+    assert of_tokenext(chain) == of_tokenext(tier)
 
 
 def test_the_comparison_sees_a_selector_that_changes():

@@ -3,12 +3,47 @@ What no schema can say: pairs of values that cannot work together. Each ends the
 begins with the value to change.
 */}}
 {{- define "chain.checks" -}}
+{{- if not .Values.epp.enabled -}}
+{{- include "chain.checkAlone" . -}}
+{{- end -}}
 {{- include "chain.checkModels" . -}}
 {{- include "chain.checkTokenext" . -}}
+{{- if .Values.epp.enabled -}}
 {{- include "chain.checkPicker" . -}}
 {{- include "chain.checkPool" . -}}
 {{- include "chain.checkProvider" . -}}
 {{- include "chain.checkWorkers" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* tokenext without a picker: who asks for parts of a chain would wait for them in vain. */}}
+{{- define "chain.checkAlone" -}}
+{{- $without := "with epp.enabled=false the chart installs tokenext alone" -}}
+{{- if ne .Values.provider "standalone" -}}
+{{- fail (printf "provider=%s: %s, and nothing in a gateway; leave provider out" .Values.provider $without) -}}
+{{- end -}}
+{{- if ne .Values.carrier "auto" -}}
+{{- fail (printf "carrier=%s: %s, and no picker to carry ids to; leave carrier out" .Values.carrier $without) -}}
+{{- end -}}
+{{- if eq .Values.tokenext.placement "sidecar" -}}
+{{- fail (printf "tokenext.placement=sidecar: %s, and no picker's pod to stand in; leave placement out" $without) -}}
+{{- end -}}
+{{- range $name, $wanted := dict "gateway.create" .Values.gateway.create "httpRoute.create" .Values.httpRoute.create "tls.enabled" .Values.tls.enabled -}}
+{{- if $wanted -}}
+{{- fail (printf "%s=true: %s, and nothing that a client's request could go through; leave %s out" $name $without $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (has .Values.workers.kind (list "mocker" "none")) -}}
+{{- fail (printf "workers.kind=%s: %s, and no workers; leave workers to whoever picks among them" .Values.workers.kind $without) -}}
+{{- end -}}
+{{- range $name, $wanted := dict "objectives" .Values.objectives "modelRewrites" .Values.modelRewrites -}}
+{{- if $wanted -}}
+{{- fail (printf "%s: %s, and no picker or pool that they could be of" $name $without) -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.tokenext.http.enabled -}}
+{{- fail (printf "tokenext.http.enabled=false: %s, for pickers that ask over HTTP; set it true (gRPC is served in any case)" $without) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "chain.checkModels" -}}
@@ -43,6 +78,9 @@ begins with the value to change.
 {{- fail "tokenext.failOpen=true with tokenext.requestBody=FULL_DUPLEX_STREAMED: Envoy cannot fail open once a body is streaming; set failOpen=false or requestBody=BUFFERED" -}}
 {{- end -}}
 {{- if gt (int .processes) 1 -}}
+{{- if not $.Values.epp.enabled -}}
+{{- fail (printf "tokenext.processes=%d: a process listens on a port of its own, and with epp.enabled=false callers know one address; raise tokenext.replicas instead" (int .processes)) -}}
+{{- end -}}
 {{- if ne .placement "filter" -}}
 {{- fail (printf "tokenext.processes=%d: the picker calls one address, so with tokenext.placement=%s only 1 process can be reached; raise tokenext.replicas instead" (int .processes) .placement) -}}
 {{- end -}}
@@ -68,11 +106,18 @@ begins with the value to change.
 {{- fail (printf "tokenext.tls.port=%d: it and the %d ports after it meet those from %d on" (int $.Values.tokenext.tls.port) (sub (int $.Values.tokenext.processes) 1) (int $other)) -}}
 {{- end -}}
 {{- end -}}
-{{- if and .tls.requireClientCertificate (ne (include "chain.carrier" $) "metadata") -}}
+{{- if and .tls.requireClientCertificate (include "chain.pickerAsks" $) -}}
 {{- fail "tokenext.tls.requireClientCertificate=true: the picker calls tokenext here, and the chart gives it no certificate to show" -}}
 {{- end -}}
 {{- else if .tls.requireClientCertificate -}}
 {{- fail "tokenext.tls.requireClientCertificate=true: tokenext.tls.secretName has to name the Secret with ca.crt" -}}
+{{- end -}}
+{{- if .http.enabled -}}
+{{- range $other := ternary (list .port .adminPort .tls.port) (list .port .adminPort) (not (empty .tls.secretName)) -}}
+{{- if and (lt (int $other) (add (int $.Values.tokenext.http.port) (int $.Values.tokenext.processes))) (lt (int $.Values.tokenext.http.port) (add (int $other) (int $.Values.tokenext.processes))) -}}
+{{- fail (printf "tokenext.http.port=%d: it and the %d ports after it meet those from %d on" (int $.Values.tokenext.http.port) (sub (int $.Values.tokenext.processes) 1) (int $other)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and (eq .placement "sidecar") .autoscaling.enabled -}}
 {{- fail "tokenext.autoscaling.enabled=true: with tokenext.placement=sidecar tokenext has as many replicas as the picker" -}}

@@ -120,7 +120,7 @@ scrape:
 models:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if ne $carrier "metadata" }}
+{{- if include "chain.pickerAsks" . }}
 tokenization:
   {{- if eq $carrier "body" }}
   # tokenext stands before the picker and removes what clients put there.

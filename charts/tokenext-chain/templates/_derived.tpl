@@ -13,6 +13,32 @@ metadata
 {{- end -}}
 {{- end -}}
 
+{{/* The services that have pods of their own, with a space between them. */}}
+{{- define "chain.services" -}}
+{{- if not .Values.epp.enabled -}}
+tokenext
+{{- else if eq .Values.tokenext.placement "sidecar" -}}
+epp
+{{- else -}}
+epp tokenext
+{{- end -}}
+{{- end -}}
+
+{{/* "true" where the picker calls tokenext, for all requests or for those whose ids are in no body. */}}
+{{- define "chain.pickerAsks" -}}
+{{- if and .Values.epp.enabled (ne (include "chain.carrier" .) "metadata") -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" where an Envoy is part of this release: it leads to the picker, so there is none without. */}}
+{{- define "chain.ownEnvoy" -}}
+{{- if and .Values.epp.enabled (eq .Values.provider "standalone") -}}true{{- end -}}
+{{- end -}}
+
+{{/* The kind of workers that this release has; those of somebody else's picker are not its own. */}}
+{{- define "chain.workers" -}}
+{{- ternary .Values.workers.kind "none" .Values.epp.enabled -}}
+{{- end -}}
+
 {{/* Istio's endpoint picker filter forwards envoy.lb and nothing else. */}}
 {{- define "chain.namespace" -}}
 {{- .Values.tokenext.metadataNamespace | default (ternary "envoy.lb" "tokenext" (eq .Values.provider "istio")) -}}
@@ -20,7 +46,7 @@ metadata
 
 {{/* "true" where workers register with Dynamo under ids that follow from their pods' names. */}}
 {{- define "chain.dynamoWorkers" -}}
-{{- if or (has .Values.workers.kind (list "mocker" "dynamo" "graph")) .Values.pool.dynamoWorkers -}}true{{- end -}}
+{{- if and .Values.epp.enabled (or (has .Values.workers.kind (list "mocker" "dynamo" "graph")) .Values.pool.dynamoWorkers) -}}true{{- end -}}
 {{- end -}}
 
 {{/* namespace.component.endpoint of the workers. The operator composes a graph's namespace itself. */}}
@@ -117,6 +143,11 @@ NONE
 {{/* "true" where the gateway's own picker filter calls the picker over TLS, whatever certificate it has. */}}
 {{- define "chain.pickerTls" -}}
 {{- if or (eq .Values.provider "kgateway") (and (eq .Values.provider "envoygateway") (eq .Values.envoyGateway.endpointPicker "aiGateway")) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The render API's base URL, for whoever asks from any namespace. */}}
+{{- define "chain.renderUrl" -}}
+{{- printf "http://%s:%d" (include "chain.host" (list . (include "chain.component" (list . "tokenext")))) (int .Values.tokenext.http.port) -}}
 {{- end -}}
 
 {{- define "chain.gatewayNamespace" -}}
