@@ -45,9 +45,10 @@ class Attempt:
         deadline_seconds: float | None = None,
         conversations: Remembered | None = None,
         breakers: Breakers | None = None,
+        block_hashes: bool = True,
     ) -> Tokenized:
         """Raises Declined. `path` has no query; `model_name` takes the place of the body's own. Who has
-        split `text` already gives its `body` beforehand.
+        split `text` already gives its `body` beforehand. `block_hashes` False: the record needs none.
 
         `deadline_seconds` counts from when a worker thread is asked for, and only shortens the pool's own.
         """
@@ -57,12 +58,19 @@ class Attempt:
         if api is None:
             raise Declined(SkipReason.NOT_OPENAI_PATH)
         request = parse(api, self.body, conversations)
-        model = self.model = catalog.find(model_name or request.model)
+        name = model_name or request.model
+        model = self.model = catalog.find(name)
         self.watch.lap(Stage.PARSE)
         if model is None:
             raise Declined(SkipReason.UNKNOWN_MODEL)
         job = partial(
-            tokenize, model, request, self.body, body_replaceable=body_replaceable, watch=self.watch
+            tokenize,
+            model,
+            request,
+            self.body,
+            body_replaceable=body_replaceable,
+            watch=self.watch,
+            hashed_for=name if block_hashes else None,
         )
         size = (
             len(text) + _MESSAGE_BYTES * len(request.messages)

@@ -21,7 +21,8 @@ __all__ = ["Callout", "Prompt"]
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One HTTP request as somebody else saw it. `model` replaces the body's own; "" keeps it. `split` is the
-    body, where it was taken apart already; `traceparent` from `trace_parent`.
+    body, where it was taken apart already; `traceparent` from `trace_parent`. `block_hashes` False: the
+    record needs none.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Prompt:
     model: str = ""
     split: JsonObject | None = None
     traceparent: str = ""
+    block_hashes: bool = True
 
 
 class Callout:
@@ -100,5 +102,6 @@ class Callout:
             deadline_seconds=deadline_seconds,
             conversations=self._conversations,
             breakers=self._breakers,
+            block_hashes=prompt.block_hashes,
         )
         return tokenized.record

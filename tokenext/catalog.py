@@ -7,6 +7,7 @@ from typing import Final
 
 import orjson
 
+from extproc.token_metadata import BlockHashes, TokenIds
 from extproc.verdict import JsonValue
 from tokenext.block_hashes import BlockHasher
 from tokenext.engine import TokenizerEngine
@@ -44,6 +45,13 @@ class Model:
     verification: Verification | None = None
     block_hasher: BlockHasher | None = None
     vocabulary: Vocabulary | None = None
+
+    def block_hashes(self, ids: TokenIds, *, name: str, cache_salt: str) -> BlockHashes | None:
+        """Of a prompt for `name`, one of the model's; None where it has none, or they cannot be told."""
+        if self.block_hasher is None:
+            return None
+        lora = name if name in self.loras else ""
+        return self.block_hasher.hashes(ids, cache_salt=cache_salt, lora=lora)
 
 
 class Catalog:

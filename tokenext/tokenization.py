@@ -57,9 +57,18 @@ class Tokenized:
 
 
 def tokenize(
-    model: Model, request: PromptRequest, body: JsonObject, *, body_replaceable: bool, watch: Stopwatch
+    model: Model,
+    request: PromptRequest,
+    body: JsonObject,
+    *,
+    body_replaceable: bool,
+    watch: Stopwatch,
+    hashed_for: str | None = None,
 ) -> Tokenized:
-    """Render, encode, record, hand over. Raises Declined. Holds no lock and blocks on nothing."""
+    """Render, encode, record, hand over. Raises Declined. Holds no lock and blocks on nothing.
+
+    `hashed_for`: whose block hashes the record has, by a name of the model's; None: no hashes are wanted.
+    """
     watch.lap(Stage.QUEUE)
     if isinstance(request, ChatRequest):
         kind, prompt = Kind.CHAT, model.profile.chat(request)
@@ -75,9 +84,8 @@ def tokenize(
         inexact = inexact or InexactReason.OVER_LENGTH
     inexact = inexact or model.doubt
     blocks = None
-    if model.block_hasher is not None:
-        lora = request.model if request.model in model.loras else ""
-        blocks = model.block_hasher.hashes(ids, cache_salt=request.cache_salt, lora=lora)
+    if hashed_for is not None:
+        blocks = model.block_hashes(ids, name=hashed_for, cache_salt=request.cache_salt)
     record = TokenRecord(
         model=model.name,
         tokenizer_digest=model.digest,

@@ -1,4 +1,4 @@
-"""`make e2e-blocks`: are our block hashes those that a running vLLM publishes of the same prompts?"""
+"""`make e2e-blocks`: does a running vLLM publish the block hashes that tokenext tells of the same prompts?"""
 
 import argparse
 import json
@@ -10,24 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 from urllib.request import Request, urlopen
 
 import msgspec
 import zmq
 
-from extproc.token_metadata import TokenIds
-from extproc.vllm_blocks import block_hashes
 from loadtests.stack.probes import LOOPBACK, free_ports
 from loadtests.stack.processes import StartError, Supervisor
+from tests.e2e_render.servers import tokenext_server
 from tests.e2e_vllm import environment, model, vllm_server
 from tests.parity.fetch import FetchError
+from tokenext.block_hashes import Scheme
+from tokenext.render_api.hashes import HEADER, KEY
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = REPOSITORY / ".cache" / "e2e-vllm"
 START_SECONDS: Final = 600.0
 SETTLE_SECONDS: Final = 20.0
 VOCABULARY: Final = 150_000
+_HASHES: Final = {"scheme": Scheme.VLLM_SHA256_CBOR.value, "block_size": vllm_server.BLOCK_SIZE}
 EVENTS: Final = {"enable_kv_cache_events": True, "publisher": "zmq"}
 
 
@@ -42,24 +44,21 @@ def prompts(count: int, seed: int) -> list[tuple[list[int], str]]:
     return made
 
 
-def expected(asked: Sequence[tuple[list[int], str]]) -> set[int]:
-    """As vLLM publishes hashes unless it is told not to: their last 8 bytes, as a number."""
-    return {
-        int.from_bytes(each[-8:], "big")
-        for ids, salt in asked
-        for each in block_hashes(TokenIds.pack(ids).packed, vllm_server.BLOCK_SIZE, cache_salt=salt)
-    }
+def expected(port: int, asked: Sequence[tuple[list[int], str]]) -> set[int]:
+    """Of our answers, as vLLM publishes hashes unless it is told not to: their last 8 bytes, a number."""
+    answers = [_post(port, "/v1/completions/render", ids, salt, {HEADER: "true"}) for ids, salt in asked]
+    return {int(each[-16:], 16) for answer in answers for each in answer[0][KEY]["hashes"]}
 
 
-def ask(port: int, ids: list[int], salt: str) -> None:
+def _post(port: int, path: str, ids: list[int], salt: str, headers: Mapping[str, str]) -> Any:
     body = {"model": model.NAME, "prompt": ids, "max_tokens": 1, **({"cache_salt": salt} if salt else {})}
     request = Request(
-        f"http://{LOOPBACK}:{port}/v1/completions",
+        f"http://{LOOPBACK}:{port}{path}",
         json.dumps(body).encode(),
-        {"content-type": "application/json"},
+        {"content-type": "application/json", **headers},
     )
     with urlopen(request, timeout=120) as answer:
-        answer.read()
+        return json.load(answer)
 
 
 def stored(message: bytes) -> set[int]:
@@ -86,12 +85,12 @@ def published(events: "zmq.Socket[bytes]", wanted: set[int]) -> set[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    (port,) = free_ports(1)
+    port, http_port = free_ports(2)
     logs = options.cache / "logs-blocks"
     supervisor = Supervisor(logs)
     scratch = tempfile.mkdtemp(prefix="blocks-")  # such a path has room for about 100 characters
     asked = prompts(options.prompts, options.seed)
-    wanted = expected(asked)
+    wanted, found = set[int](), set[int]()
     try:
         vllm = environment.prepare(options.cache / "venv", print)
         folders = model.make(options.cache, vllm, print)
@@ -106,12 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with zmq.Context() as context, context.socket(zmq.SUB) as events:
             events.setsockopt(zmq.SUBSCRIBE, b"")
             events.connect(address)
-            print("starting vLLM")
-            supervisor.wait_ready(
-                [supervisor.start(replace(spec, command=command))], deadline_seconds=START_SECONDS
+            print("starting tokenext and vLLM")
+            ours = tokenext_server(
+                folders.bundle, http_port, options.cache / "tokenext-blocks", block_hashes=_HASHES
             )
+            supervisor.wait_ready(
+                [supervisor.start(each) for each in (ours, replace(spec, command=command))],
+                deadline_seconds=START_SECONDS,
+            )
+            wanted = expected(http_port, asked)
             for ids, salt in asked:
-                ask(port, ids, salt)
+                _post(port, "/v1/completions", ids, salt, {})
             found = published(events, wanted)
     except (environment.InstallError, FetchError, FileNotFoundError) as error:
         print(f"e2e-blocks: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +35,13 @@ def render_server(
     )
 
 
-def tokenext_server(model: Path, port: int, folder: Path) -> ProcessSpec:
-    """With everything at its defaults, caches too, but for a deadline that a busy machine can keep."""
+def tokenext_server(
+    model: Path, port: int, folder: Path, *, block_hashes: Mapping[str, str | int] | None = None
+) -> ProcessSpec:
+    """With everything at its defaults, caches too, but for a deadline that a busy machine can keep.
+
+    `block_hashes` is the setting of its model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "tokenext.yaml"
     settings.write_text(
@@ -44,7 +50,15 @@ def tokenext_server(model: Path, port: int, folder: Path) -> ProcessSpec:
                 "listen": f"unix:{folder / 'tokenext.sock'}",
                 "http": {"listen": f"{LOOPBACK}:{port}"},
                 "limits": {"deadline_ms": 60_000},
-                "models": [{"name": NAME, "source": str(model), "profile": "vllm", "max_length": MAX_LENGTH}],
+                "models": [
+                    {
+                        "name": NAME,
+                        "source": str(model),
+                        "profile": "vllm",
+                        "max_length": MAX_LENGTH,
+                        "block_hashes": block_hashes,
+                    }
+                ],
             }
         ),
         "utf-8",

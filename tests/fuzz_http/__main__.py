@@ -67,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _server(folder: Path, port: int) -> ProcessSpec:
     """Any model will do; its profile is vLLM's, as that of clients of this API is."""
-    model = {"name": "m", "source": str(write_model(folder / "model")), "profile": "vllm", "max_length": 4096}
+    model = {
+        "name": "m",
+        "source": str(write_model(folder / "model")),
+        "profile": "vllm",
+        "max_length": 4096,
+        "block_hashes": {"scheme": "vllm-sha256-cbor", "block_size": 4},
+    }
     settings = folder / "tokenext.yaml"
     settings.write_text(
         json.dumps(

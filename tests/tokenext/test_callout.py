@@ -3,21 +3,19 @@
 import asyncio
 import json
 import threading
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 
 from extproc import token_metadata
 from extproc.events import Headers, RequestReady, StaticMetadata
-from extproc.exchange import PassingExchange
 from extproc.pb.tokenext.v1 import tokenization_pb2 as pb
 from extproc.pb.tokenext.v1.tokenization_pb2_grpc import TokenizationStub
-from extproc.server import Server, ServerOptions
 from extproc.token_proto import from_proto
 from extproc.tokenization import MAX_PROMPTS
 from tests.tokenext.models import Clock, chat_body, fake_model
-from tokenext import tokenize_service
+from tests.tokenext.rpc_ports import serving_rpc
+from tokenext.block_hashes import DynamoHasher
 from tokenext.callout import Callout, Prompt
 from tokenext.catalog import Catalog
 from tokenext.declined import SkipReason
@@ -145,26 +143,23 @@ async def test_a_caller_who_leaves_gives_all_places_back(bench):
     assert [record.reason for record in bench.observer.records] == [SkipReason.CANCELLED] * 4
 
 
-@asynccontextmanager
-async def serving(bench: Bench, address: str = "127.0.0.1:0"):
-    server = Server(
-        ServerOptions(address, drain_seconds=0.2),
-        PassingExchange,
-        services={tokenize_service.SERVICE: lambda server: tokenize_service.register(bench.callout, server)},
-    )
-    await server.start()
-    await server.set_ready(ready=True)
-    running = asyncio.create_task(server.run_until_stopped())
-    try:
-        async with grpc.aio.insecure_channel(server.address) as channel:
-            yield channel
-    finally:
-        server.stop()
-        await running
+async def test_the_model_that_is_asked_for_in_the_bodys_place_is_whose_block_hashes_there_are(bench):
+    bench.catalog = Catalog([fake_model("m", loras=("poet",), block_hasher=DynamoHasher(4))])
+    named, replaced = [
+        (await bench.one(Prompt(CHAT, body(model=name), model))).block_hashes
+        for name, model in (("poet", ""), ("m", "poet"))
+    ]
+    plain = (await bench.one(Prompt(CHAT, body(model="poet"), "m"))).block_hashes
+    assert named == replaced != plain
+
+
+async def test_a_prompt_that_wants_no_block_hashes_has_none(bench):
+    bench.catalog = Catalog([fake_model("m", block_hasher=DynamoHasher(4))])
+    assert (await bench.one(Prompt(CHAT, body(), block_hashes=False))).block_hashes is None
 
 
 async def test_the_rpc_answers_each_prompt_with_a_record_or_a_reason(bench, tmp_path):
-    async with serving(bench, f"unix:{tmp_path}/s") as channel:
+    async with serving_rpc(bench.callout, f"unix:{tmp_path}/s") as channel:
         request = pb.TokenizeRequest(
             prompts=[pb.Prompt(path=CHAT, body=body()), pb.Prompt(path=CHAT, body=b"[]")]
         )
@@ -181,7 +176,7 @@ async def test_the_rpc_answers_each_prompt_with_a_record_or_a_reason(bench, tmp_
 @pytest.mark.parametrize("count", [0, MAX_PROMPTS + 1])
 async def test_a_call_without_prompts_or_with_too_many_is_refused(bench, count):
     request = pb.TokenizeRequest(prompts=[pb.Prompt(path=CHAT, body=body())] * count)
-    async with serving(bench) as channel:
+    async with serving_rpc(bench.callout) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match=f"1 to 64 prompts, this one {count}") as caught:
             await TokenizationStub(channel).Tokenize(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -191,7 +186,7 @@ async def test_a_calls_deadline_is_heeded_and_what_was_done_by_then_is_answered(
     request = pb.TokenizeRequest(
         prompts=[pb.Prompt(path=CHAT, body=body(model=model)) for model in ("m", "slow")]
     )
-    async with serving(bench) as channel:
+    async with serving_rpc(bench.callout) as channel:
         answer = await TokenizationStub(channel).Tokenize(request, timeout=0.5)
     assert answer.results[0].record.model == "m"
     assert answer.results[1].skip_reason == "deadline"
@@ -199,7 +194,7 @@ async def test_a_calls_deadline_is_heeded_and_what_was_done_by_then_is_answered(
 
 async def test_a_caller_that_cancels_stops_the_work(bench):
     request = pb.TokenizeRequest(prompts=[pb.Prompt(path=CHAT, body=body(model="slow"))] * 3)
-    async with serving(bench) as channel:
+    async with serving_rpc(bench.callout) as channel:
         call = TokenizationStub(channel).Tokenize(request)
         async with asyncio.timeout(5):
             while bench.pool.held < 3:  # noqa: ASYNC110  # no event tells

@@ -3,21 +3,14 @@
 import asyncio
 import json
 import time
-from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
+from tests.tokenext.http_ports import CHAT_PATH, COMPLETION_PATH, serving
 from tests.tokenext.models import fake_model
-from tokenext.callout import Callout
-from tokenext.catalog import Catalog
 from tokenext.engine import FakeEngine
-from tokenext.observer import Outcome, RecordingObserver
-from tokenext.pool import TokenizationPool
-from tokenext.render_api.asgi import HttpLimits, application
-from tokenext.render_api.http_server import serve_http
+from tokenext.observer import Outcome
 from tokenext.render_api.sampling import Sampling
-from tokenext.render_api.service import RenderApi
 from tokenext.vocabulary import FakeVocabulary
 
 RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -28,7 +21,6 @@ def chat(content: object) -> dict[str, object]:
 
 
 CHAT = chat("hi")
-CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions/render", "/v1/completions/render"
 
 
 class SlowEngine(FakeEngine):
@@ -38,48 +30,6 @@ class SlowEngine(FakeEngine):
     def encode(self, text, *, add_special_tokens, isolation=""):
         time.sleep(self.seconds)
         return super().encode(text, add_special_tokens=add_special_tokens, isolation=isolation)
-
-
-class Port:
-    def __init__(self, url: str, session: aiohttp.ClientSession, observer: RecordingObserver, pool, limits):
-        self.url, self.session, self.observer, self.pool, self.limits = url, session, observer, pool, limits
-
-    async def post(self, path: str, body: object, **headers: str):
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        async with self.session.post(self.url + path, data=data, headers=sent) as answer:
-            return answer.status, await answer.json(), answer.headers
-
-    async def get(self, path: str):
-        async with self.session.get(self.url + path) as answer:
-            return answer.status, await answer.read()
-
-
-@asynccontextmanager
-async def serving(*models, workers: int = 1, max_queued: int = 4, deadline: float = 5.0, **limits: int):
-    catalog = Catalog(
-        models or [fake_model("m", aliases=("alias",), vocabulary=FakeVocabulary(), max_length=200)]
-    )
-    observer = RecordingObserver()
-    pool = TokenizationPool(workers=workers, max_queued=max_queued, deadline_seconds=deadline)
-    callout = Callout(
-        catalog=lambda: catalog,
-        pool=pool,
-        observer=observer,
-        clock=time.perf_counter,
-        max_body_bytes=1_000_000,
-    )
-    api = RenderApi(catalog=lambda: catalog, pool=pool, callout=callout)
-    bounds = HttpLimits(**{"max_body_bytes": 100_000, "max_requests": 64, **limits})
-    app = application(api, bounds, version="7", ready=lambda: True)
-    try:
-        async with (
-            serve_http(app, "127.0.0.1", 0, drain_seconds=1) as port,
-            aiohttp.ClientSession() as session,
-        ):
-            yield Port(f"http://127.0.0.1:{port}", session, observer, pool, bounds)
-    finally:
-        pool.close()
 
 
 async def test_a_chat_is_rendered_into_one_object_with_all_keys_of_vllms():

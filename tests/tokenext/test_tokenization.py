@@ -22,11 +22,24 @@ RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
 def run(
-    model: Model, body: dict, *, api: Api = Api.CHAT, replaceable: bool = True, watch: Stopwatch | None = None
+    model: Model,
+    body: dict,
+    *,
+    api: Api = Api.CHAT,
+    replaceable: bool = True,
+    watch: Stopwatch | None = None,
+    hashed_for: str | None = None,
 ) -> Tokenized:
     parsed = read_body(json.dumps(body).encode())
     watch = watch or Stopwatch(Clock())
-    return tokenize(model, parse(api, parsed), parsed, body_replaceable=replaceable, watch=watch)
+    return tokenize(
+        model,
+        parse(api, parsed),
+        parsed,
+        body_replaceable=replaceable,
+        watch=watch,
+        hashed_for=hashed_for,
+    )
 
 
 def declined(model: Model, body: dict, *, api: Api = Api.CHAT) -> SkipReason:
@@ -55,12 +68,13 @@ def test_the_record_names_the_catalogs_model_not_the_clients_spelling():
 
 def test_a_record_has_block_hashes_where_the_model_wants_them_and_they_travel_with_it():
     model = fake_model("m", block_hasher=DynamoHasher(4), loras=("poet",))
-    plain, adapted = (run(model, chat_body(model=name)) for name in ("m", "poet"))
+    plain, adapted = (run(model, chat_body(), hashed_for=name) for name in ("m", "poet"))
     ids = plain.record.token_ids
     assert plain.record.block_hashes == DynamoHasher(4).hashes(ids, cache_salt="", lora="")
     assert adapted.record.block_hashes == DynamoHasher(4).hashes(ids, cache_salt="", lora="poet")
     assert token_metadata.decode(plain.metadata) == plain.record
-    assert run(fake_model("m"), chat_body()).record.block_hashes is None
+    assert run(model, chat_body()).record.block_hashes is None
+    assert run(fake_model("m"), chat_body(), hashed_for="m").record.block_hashes is None
 
 
 def test_exact_ids_are_handed_over():

@@ -12,8 +12,9 @@ from starlette.routing import Route
 from extproc.tracing import trace_parent
 from tokenext.render_api.bodies import CHAT, COMPLETION
 from tokenext.render_api.errors import RETRY_AFTER_SECONDS, ApiError, Refusal, malformed
+from tokenext.render_api.hashes import are_wanted
 from tokenext.render_api.openapi import document
-from tokenext.render_api.service import RenderApi
+from tokenext.render_api.service import Asked, RenderApi
 
 __all__ = ["HttpLimits", "application"]
 
@@ -44,7 +45,7 @@ def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Call
     posts: Mapping[str, _Answer] = {
         f"{CHAT}/render": _rendering(api, CHAT),
         f"{COMPLETION}/render": _rendering(api, COMPLETION),
-        "/tokenize": lambda request, body: api.tokenize(body, traceparent=trace_parent(request.headers)),
+        "/tokenize": lambda request, body: api.tokenize(body, _asked(request)),
         "/detokenize": lambda _, body: api.detokenize(body),
     }
     schema = document(version)
@@ -65,12 +66,14 @@ def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Call
 
 def _rendering(api: RenderApi, path: str) -> _Answer:
     async def answer(request: Request, body: bytes) -> bytes:
-        headers = request.headers
-        return await api.render(
-            path, body, request_id=headers.get("x-request-id"), traceparent=trace_parent(headers)
-        )
+        return await api.render(path, body, _asked(request))
 
     return answer
+
+
+def _asked(request: Request) -> Asked:
+    headers = request.headers
+    return Asked(headers.get("x-request-id"), trace_parent(headers), are_wanted(headers))
 
 
 def _posting(answer: _Answer, limits: HttpLimits) -> Callable[[Request], Awaitable[Response]]:

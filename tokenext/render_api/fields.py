@@ -60,6 +60,11 @@ class Fields:
         raw = self._body.fields.get(name)
         return raw is not None and pattern.search(memoryview(raw)) is not None
 
+    def text(self, name: str) -> str:
+        """A string's value; "" for anything else. Raises ApiError."""
+        value = self.value(name) if self.opening(name).startswith(b'"') else None
+        return value if isinstance(value, str) else ""
+
     def value(self, name: str) -> JsonValue:
         """The value, None where it is absent. Raises ApiError."""
         raw = self._body.fields.get(name)

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tokenext.block_hashes import Scheme
+from tokenext.render_api.hashes import HEADER, KEY
 from tokenext.render_api.prompt_fields import ChatFields, CompletionFields, TokenizeFields
 from tokenext.render_api.sampling import Sampling
 
@@ -59,6 +61,27 @@ _MESSAGES: Final[_Schema] = {
         },
     },
 }
+_HASHES_ASKED: Final[_Schema] = {
+    "name": HEADER,
+    "in": "header",
+    "description": "true: the answer has block hashes, where the model's settings have block_hashes",
+    "schema": {"type": "string", "enum": ["true", "false"]},
+}
+_HASHES: Final[_Schema] = {
+    KEY: {
+        "description": f"only with {HEADER}: true; null where there are none, or they cannot be told",
+        "type": ["object", "null"],
+        "required": ["scheme", "block_size", "hashes"],
+        "properties": {
+            "scheme": {"enum": [*Scheme]},
+            "block_size": {"type": "integer", "minimum": 1},
+            "hashes": {
+                "type": "array",
+                "items": {"type": "string", "pattern": "^([0-9]{1,20}|[0-9a-f]{64})$"},
+            },
+        },
+    }
+}
 _RENDERED: Final[_Schema] = {
     "type": "object",
     "required": ["request_id", "token_ids", "sampling_params", "model"],
@@ -70,6 +93,7 @@ _RENDERED: Final[_Schema] = {
         "stream": {"type": "boolean"},
         "cache_salt": {"type": ["string", "null"]},
         "priority": {"type": "integer"},
+        **_HASHES,
     },
 }
 
@@ -110,6 +134,7 @@ def document(version: str) -> _Schema:
             "max_model_len": {"type": ["integer", "null"]},
             "tokens": _IDS,
             "token_strs": {"type": ["array", "null"], "items": _TEXT},
+            **_HASHES,
         },
     }
     detokenize = _object({"model": {"type": ["string", "null"]}, "tokens": _IDS}, "tokens")
@@ -117,11 +142,11 @@ def document(version: str) -> _Schema:
         "openapi": "3.1.0",
         "info": {"title": "tokenext", "version": version, "description": "vLLM's render and tokenize API"},
         "paths": {
-            "/v1/chat/completions/render": _post("Render a chat", chat, _RENDERED),
+            "/v1/chat/completions/render": _post("Render a chat", chat, _RENDERED, _HASHES_ASKED),
             "/v1/completions/render": _post(
-                "Render completions", completion, {"type": "array", "items": _RENDERED}
+                "Render completions", completion, {"type": "array", "items": _RENDERED}, _HASHES_ASKED
             ),
-            "/tokenize": _post("Tokenize a text or a chat", tokenize, tokenized),
+            "/tokenize": _post("Tokenize a text or a chat", tokenize, tokenized, _HASHES_ASKED),
             "/detokenize": _post(
                 "Text of ids",
                 detokenize,
@@ -158,7 +183,7 @@ def _object(properties: Mapping[str, Any], *required: str) -> _Schema:
     return {"type": "object", "required": [*required], "properties": {**properties}}
 
 
-def _post(summary: str, request: _Schema, answer: _Schema) -> _Schema:
+def _post(summary: str, request: _Schema, answer: _Schema, *parameters: _Schema) -> _Schema:
     refusals = {
         "404": "no such model",
         "413": "the body is too large",
@@ -167,6 +192,7 @@ def _post(summary: str, request: _Schema, answer: _Schema) -> _Schema:
     return {
         "post": {
             "summary": summary,
+            "parameters": [*parameters],
             "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
             "responses": {
                 "200": _said("done", answer),

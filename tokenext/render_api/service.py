@@ -1,10 +1,12 @@
 """The render API without HTTP: bodies in, answers out. Models, threads and limits are those of ext_proc."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
 from typing import Final, TypeVar
 
+from extproc.token_metadata import BlockHashes, TokenIds
 from tokenext.callout import Callout, Prompt
 from tokenext.catalog import Catalog, Model
 from tokenext.declined import Declined, SkipReason
@@ -12,14 +14,32 @@ from tokenext.pool import TokenizationPool
 from tokenext.render_api import answers
 from tokenext.render_api.bodies import CHAT, GivenIds, PromptBody, Rendering, read_rendering
 from tokenext.render_api.errors import bad_request, of_declined
+from tokenext.render_api.hashes import with_hashes
 from tokenext.render_api.tokenize_bodies import detokenize_ids, read_tokenizing
 
-__all__ = ["RenderApi"]
+__all__ = ["Asked", "RenderApi"]
 
 T = TypeVar("T")
 
 _PREFIXES: Final = {True: "chatcmpl-", False: "cmpl-"}
 _RANDOM_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request says beside its body. `request_id` is X-Request-Id, None without one; `traceparent` from
+    `trace_parent`; `block_hashes`: they are wanted in the answer.
+    """
+
+    request_id: str | None = None
+    traceparent: str = ""
+    block_hashes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    ids: answers.Ids
+    blocks: BlockHashes | None
 
 
 class RenderApi:
@@ -30,41 +50,47 @@ class RenderApi:
         self._pool = pool
         self._callout = callout
 
-    async def render(self, path: str, body: bytes, *, request_id: str | None, traceparent: str = "") -> bytes:
-        """The answer to /v1/.../render of the API `path`. `request_id` is X-Request-Id, None without one;
-        `traceparent` from `trace_parent`.
-        """
+    async def render(self, path: str, body: bytes, beside: Asked) -> bytes:
+        """The answer to /v1/.../render of the API `path`."""
         asked = read_rendering(path, body)
         model = self._model(asked.model)
         asked.check(model.max_length)
+        named = asked.model or model.name
+        salt = asked.fields.text("cache_salt")
         # One after the other: a list of a thousand prompts holds one place of the queue, as one prompt does.
-        ids = [
-            await self._ids(model, path, each, traceparent)
-            for each in asked.prompts(model.name, model.max_length)
+        found = [
+            await self._tokens(model, path, each, beside, named=named, salt=salt)
+            for each in asked.prompts(named, model.max_length)
         ]
-        name = _PREFIXES[asked.chat] + _request_id(request_id, asked)
+        name = _PREFIXES[asked.chat] + _request_id(beside.request_id, asked)
         documents = [
             answers.generate_request(
-                name if len(ids) == 1 else f"{name}-{number}",
-                each,
+                name if len(found) == 1 else f"{name}-{number}",
+                each.ids,
                 asked=asked,
-                sampling_params=asked.sampling.params(chat=asked.chat, room=_room(each, model)),
+                sampling_params=asked.sampling.params(chat=asked.chat, room=_room(each.ids, model)),
             )
-            for number, each in enumerate(ids)
+            for number, each in enumerate(found)
         ]
+        if beside.block_hashes:
+            documents = list(map(with_hashes, documents, (each.blocks for each in found)))
         return documents[0] if asked.chat else b"[" + b",".join(documents) + b"]"
 
-    async def tokenize(self, body: bytes, *, traceparent: str = "") -> bytes:
+    async def tokenize(self, body: bytes, beside: Asked) -> bytes:
         asked = read_tokenizing(body)
         model = self._model(asked.model)
-        path, prompt = asked.prompt(model.name)
+        named = asked.model or model.name
+        path, prompt = asked.prompt(named)
         # An empty prompt is no error here, as it is everywhere else.
-        ids = await self._ids(model, path, prompt, traceparent)
+        found = await self._tokens(
+            model, path, prompt, beside, named=named, salt=asked.fields.text("cache_salt")
+        )
         pieces = None
         if asked.wants_pieces and model.vocabulary is not None:
-            listed = ids if isinstance(ids, list) else ids.as_array().tolist()
+            listed = found.ids if isinstance(found.ids, list) else found.ids.as_array().tolist()
             pieces = await self._on_a_thread(partial(model.vocabulary.pieces, listed))
-        return answers.tokenized(ids, max_model_len=model.max_length, pieces=pieces)
+        document = answers.tokenized(found.ids, max_model_len=model.max_length, pieces=pieces)
+        return with_hashes(document, found.blocks) if beside.block_hashes else document
 
     async def detokenize(self, body: bytes) -> bytes:
         ids, name = detokenize_ids(body)
@@ -86,20 +112,36 @@ class RenderApi:
             raise of_declined(SkipReason.UNKNOWN_MODEL)
         return model
 
-    async def _ids(
-        self, model: Model, path: str, prompt: PromptBody | GivenIds, traceparent: str
-    ) -> answers.Ids:
+    async def _tokens(
+        self,
+        model: Model,
+        path: str,
+        prompt: PromptBody | GivenIds,
+        beside: Asked,
+        *,
+        named: str,
+        salt: str,
+    ) -> _Tokens:
+        """`named` is what the client calls the model, `salt` the request's cache_salt."""
         if not isinstance(prompt, list):
-            asked = Prompt(path, prompt.text, split=prompt, traceparent=traceparent)
+            asked = Prompt(
+                path,
+                prompt.text,
+                split=prompt,
+                traceparent=beside.traceparent,
+                block_hashes=beside.block_hashes,
+            )
             answer = await self._callout.answer_one(asked)
             if isinstance(answer, SkipReason):
                 raise of_declined(answer)
-            return answer.token_ids
+            return _Tokens(answer.token_ids, answer.block_hashes)
         if path == CHAT and model.vocabulary is not None:
             size = await self._on_a_thread(model.vocabulary.size)
             if max(prompt) >= size:
                 raise bad_request("an id is out of vocabulary", "kv_transfer_params.prompt_token_ids")
-        return prompt
+        if not beside.block_hashes or model.block_hasher is None:
+            return _Tokens(prompt, None)
+        return _Tokens(prompt, await self._on_a_thread(partial(_hashed, model, prompt, named, salt)))
 
     async def _on_a_thread(self, job: Callable[[], T]) -> T:
         """What blocks has its place in the queue, and its deadline, as tokenizing has."""
@@ -107,6 +149,13 @@ class RenderApi:
             return await self._pool.run(job)
         except Declined as declined:
             raise of_declined(declined.reason) from None
+
+
+def _hashed(model: Model, ids: GivenIds, named: str, salt: str) -> BlockHashes | None:
+    try:
+        return model.block_hashes(TokenIds.pack(ids), name=named, cache_salt=salt)
+    except (OverflowError, UnicodeEncodeError):  # an id, or a salt, that no engine takes
+        return None
 
 
 def _request_id(header: str | None, asked: Rendering) -> str:

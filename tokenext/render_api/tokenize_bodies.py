@@ -25,13 +25,14 @@ __all__ = ["Tokenizing", "detokenize_ids", "read_tokenizing"]
 _PROMPT: Final = frozenset({"prompt"})
 _UNREAD: Final = re.compile(rb'reasoning_content|"tool_calls"[ \t\r\n]*:[ \t\r\n]*[^\[ \t\r\n]')
 _CALLS_NOTHING: Final = ("system", "developer", "user", "tool", "function")
+_SALT: Final = frozenset({"cache_salt"})
 _U32: Final = 2**32
 _I64: Final = 2**63
 # All that it reads of a chat: vLLM's TokenizeChatRequest.
 _CHAT_FIELDS: Final = frozenset(
     {
         *("model", "messages", "add_generation_prompt", "continue_final_message", "add_special_tokens"),
-        *("tools", "chat_template_kwargs", "cache_salt"),
+        *("tools", "chat_template_kwargs"),
     }
 )
 
@@ -55,9 +56,8 @@ class Tokenizing:
             special = self.typed.add_special_tokens is not False
             prompt = self.fields.value("prompt")
             replaced: dict[str, JsonValue] = {"model": model, "add_special_tokens": special}
-            return COMPLETION, self.fields.with_values(
-                replaced, self.fields.names - _PROMPT
-            ) if prompt else []
+            without = self._beside(_PROMPT)
+            return COMPLETION, self.fields.with_values(replaced, without) if prompt else []
         check_trust(self.typed)
         check_messages(self.fields)
         given = given_ids(_transfer(self.fields.value("kv_transfer_params")))
@@ -66,10 +66,14 @@ class Tokenizing:
         replaced = {**restated(self.fields, self.typed), "model": model}
         if self.fields.matches("messages", _UNREAD):
             replaced["messages"] = _without_unread(self.fields.value("messages"))
-        without = self.fields.names - _CHAT_FIELDS
+        without = self._beside(_CHAT_FIELDS)
         if self.fields.is_empty_list("tools"):
             without |= {"tools"}
         return CHAT, self.fields.with_values(replaced, without)
+
+    def _beside(self, read: frozenset[str]) -> frozenset[str]:
+        """What there is beside these, and a salt: vLLM reads none here, but block hashes do."""
+        return self.fields.names - read - (_SALT if self.fields.text("cache_salt") else frozenset())
 
 
 def read_tokenizing(body: bytes) -> Tokenizing:
