@@ -8,12 +8,11 @@ import sys
 import urllib.error
 import urllib.request
 
-import grpc
 import pytest
 
-from extproc.pb.tokenext.v1 import tokenization_pb2 as pb
-from extproc.pb.tokenext.v1.tokenization_pb2_grpc import TokenizationStub
-from extproc.token_proto import from_proto
+from extproc.token_metadata import TokenRecord
+from extproc.tokenization import Prompt
+from extproc.tokenization_client import TokenizationClient
 from tests.chart.live import HERE, MODEL, live_tier, local
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -40,11 +39,11 @@ def rendered(url, body=BODY):
 
 
 async def ids_by_grpc(address):
-    request = pb.TokenizeRequest(prompts=[pb.Prompt(path="/v1/chat/completions", body=BODY.encode())])
-    async with grpc.aio.insecure_channel(address) as channel:
-        (result,) = (await TokenizationStub(channel).Tokenize(request, timeout=30)).results
-    assert result.skip_reason == ""
-    return list(from_proto(result.record).token_ids.as_array())
+    async with TokenizationClient(address) as tokenext:
+        prompt = Prompt("/v1/chat/completions", BODY.encode())
+        (answer,) = await tokenext.tokenize([prompt], deadline_seconds=30)
+    assert isinstance(answer, TokenRecord), answer
+    return list(answer.token_ids.as_array())
 
 
 async def test_whoever_asks_where_the_notes_say_gets_the_same_ids_over_http_and_grpc(tmp_path):
