@@ -112,12 +112,9 @@ async def test_of_fewer_ids_than_a_block_there_is_an_empty_list():
     assert [short["block_hashes"], empty["block_hashes"]] == [expected, expected]
 
 
-@pytest.mark.parametrize(
-    "body", [{"prompt": [2**32, 1, 2, 3]}, {"prompt": [1, 2, 3, 4], "cache_salt": "\ud800"}]
-)
-async def test_of_ids_and_salts_that_no_engine_takes_there_are_none(body):
+async def test_of_ids_that_no_engine_takes_there_are_none():
     async with serving(model(VLLM)) as port:
-        status, answer, _ = await port.post(COMPLETION_PATH, body, **ASKING)
+        status, answer, _ = await port.post(COMPLETION_PATH, {"prompt": [2**32, 1, 2, 3]}, **ASKING)
     assert (status, answer[0]["block_hashes"]) == (200, None)
 
 
@@ -129,12 +126,21 @@ async def test_a_chats_given_ids_are_hashed_in_the_place_of_its_messages():
     assert answer["block_hashes"]["hashes"] == [str(key) for key in dynamo_blocks.block_keys(packed, 4)]
 
 
-async def test_a_salt_of_tokenize_that_is_no_text_is_a_field_that_nobody_reads():
+@pytest.mark.parametrize("salt", [5, "\ud800", None, ""])
+async def test_a_salt_of_tokenize_that_is_no_text_is_a_field_that_nobody_reads(salt):
     async with serving(model(VLLM)) as port:
         for body in (CHAT, COMPLETION):
             plain = await port.post("/tokenize", body, **ASKING)
-            odd = await port.post("/tokenize", {**body, "cache_salt": 5}, **ASKING)
+            odd = await port.post("/tokenize", {**body, "cache_salt": salt}, **ASKING)
             assert (odd[0], odd[1]) == (200, plain[1])
+
+
+async def test_a_salt_that_is_no_text_is_none_for_ids_too():
+    odd = {"prompt": [1, 2, 3, 4], "cache_salt": "\ud800"}
+    async with serving(model(VLLM)) as port:
+        status, answer, _ = await port.post(COMPLETION_PATH, odd, **ASKING)
+        plain = (await port.post(COMPLETION_PATH, {"prompt": [1, 2, 3, 4]}, **ASKING))[1]
+    assert (status, answer[0]["block_hashes"]) == (200, plain[0]["block_hashes"])
 
 
 def test_numbers_above_what_a_float_holds_are_texts_and_lose_nothing():

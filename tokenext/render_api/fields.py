@@ -24,6 +24,7 @@ _LENIENT_BYTES: Final = 256 * 1024  # Python's json holds the event loop for som
 _NULL: Final = b"null"
 _OPENING_BYTES: Final = 16
 _TEXTS: Final = frozenset({"messages", "prompt", "tools", "documents", "chat_template_kwargs"})
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _EMPTY_LIST: Final = re.compile(rb"\[[ \t\r\n]*\]")
 
 
@@ -61,9 +62,9 @@ class Fields:
         return raw is not None and pattern.search(memoryview(raw)) is not None
 
     def text(self, name: str) -> str:
-        """A string's value; "" for anything else. Raises ApiError."""
+        """A string's value; "" for anything else, such as half of a surrogate pair. Raises ApiError."""
         value = self.value(name) if self.opening(name).startswith(b'"') else None
-        return value if isinstance(value, str) else ""
+        return value if isinstance(value, str) and _HALF_PAIR.search(value) is None else ""
 
     def value(self, name: str) -> JsonValue:
         """The value, None where it is absent. Raises ApiError."""
