@@ -55,13 +55,18 @@ class TemplateEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the bundler knows. `versions` are those of what it was made with."""
+    """What the bundler knows. `versions` are those of what it was made with.
+
+    `max_length` is the longest prompt of any engine, `max_model_len` vLLM's context; see ModelFiles.
+    """
 
     origin: Origin
     versions: dict[str, str]
     special_tokens: dict[str, str] = {}
     chat_template_kwargs: dict[str, Any] = {}
     max_length: int | None = None
+    max_model_len: int | None = None
+    sampling_defaults: dict[str, Any] = {}
     model_type: str = ""
     renderer: Renderer = Renderer.CHAT_TEMPLATE
 
@@ -130,6 +135,9 @@ def read_bundle(directory: Path) -> tuple[Manifest, ModelFiles] | None:
             model_type=manifest.model_type,
             max_positions=manifest.max_length,
             renderer=manifest.renderer,
+            # A bundle that is older has but the first.
+            max_model_len=manifest.max_model_len or manifest.max_length,
+            sampling_defaults=manifest.sampling_defaults,
         )
     except (KeyError, UnicodeDecodeError):
         raise SettingsError(str(path), "names a file that it does not list; bundle again") from None

@@ -85,6 +85,8 @@ def make_bundle(
         special_tokens=dict(files.special_tokens),
         chat_template_kwargs=dict(options.chat_template_kwargs),
         max_length=options.max_length or files.max_positions,
+        max_model_len=options.max_length or files.max_model_len,
+        sampling_defaults=dict(files.sampling_defaults),
         model_type=files.model_type,
         renderer=files.renderer,
     )

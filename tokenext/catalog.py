@@ -1,7 +1,7 @@
 """The models that are tokenized, by every name a client may use."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
@@ -27,7 +27,9 @@ class Model:
 
     `doubt` is why none of its ids counts as the engine's own, for now or until it is bundled. `verification`
     says how the running engine is asked. `block_hasher` None: records have no block hashes.
-    `vocabulary` None: nobody asks for the way back from ids to text.
+    `vocabulary` None: nobody asks for the way back from ids to text. `max_model_len` is the context that
+    clients of the HTTP API are told of and held to, None for no limit, `sampling_defaults` by fields' names
+    what it samples by where they do not say.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Model:
     verification: Verification | None = None
     block_hasher: BlockHasher | None = None
     vocabulary: Vocabulary | None = None
+    max_model_len: int | None = None
+    sampling_defaults: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def block_hashes(self, ids: TokenIds, *, name: str, cache_salt: str) -> BlockHashes | None:
         """Of a prompt for `name`, one of the model's; None where it has none, or they cannot be told."""

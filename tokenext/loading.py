@@ -17,6 +17,7 @@ from tokenext.dynamo_profile import DynamoProfile
 from tokenext.engines.choice import UnusableEngineError, choose
 from tokenext.engines.huggingface import TokenizerFileError
 from tokenext.engines.vocabulary import HuggingFaceVocabulary
+from tokenext.generation import GenerationConfig
 from tokenext.hub import locate
 from tokenext.model_files import ModelFiles, read_model, read_template
 from tokenext.model_hints import Renderer, is_changed_by_dynamo
@@ -136,6 +137,8 @@ def load_model(
         verification=_verification(model, profile, f"{key}.verify", source=source),
         block_hasher=_block_hasher(model.block_hashes),
         vocabulary=HuggingFaceVocabulary(tokenizer_json) if with_vocabulary else None,
+        max_model_len=model.max_length or files.max_model_len,
+        sampling_defaults=files.sampling_defaults if model.generation_config is GenerationConfig.AUTO else {},
     )
     return LoadedModel(loaded, files, tokenizer_json)
 

@@ -1,7 +1,7 @@
 """Reads a model directory as Hugging Face lays it out: tokenizer, chat templates, special tokens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +9,8 @@ import orjson
 
 from extproc.settings_file import SettingsError
 from extproc.verdict import JsonValue
-from tokenext.model_hints import Renderer, context_length, renderer
+from tokenext.generation import sampling_defaults
+from tokenext.model_hints import Renderer, context_length, max_model_len, renderer
 
 __all__ = ["FILE_PATTERNS", "ModelFiles", "read_model", "read_template"]
 
@@ -21,6 +22,7 @@ FILE_PATTERNS: Final = (
     "chat_template.json",
     "additional_chat_templates/*.jinja",
     "config.json",
+    "generation_config.json",
     # Not read: where they are, vLLM does not use tokenizer.json (model_hints.py).
     "tekken.json",
     "tokenizer.model.v*",
@@ -42,7 +44,8 @@ class ModelFiles:
 
     `chat_templates` by name, `default` first of all; empty where the model has none. `model_type` and
     `max_positions` are config.json's, for information, empty or None where it does not say. `renderer` is
-    what engines make this model's prompts with.
+    what engines make this model's prompts with. `max_model_len` is the context by vLLM's reading, in tokens,
+    and `sampling_defaults` are generation_config.json's; both decide no ids.
 
     `tokenizer_json` is the file as it is, `transformers_json` the tokenizer that transformers makes of the
     directory, known of bundles only. A model `without_file` has but the second, in both places.
@@ -56,6 +59,8 @@ class ModelFiles:
     renderer: Renderer = Renderer.CHAT_TEMPLATE
     transformers_json: bytes | None = None
     without_file: bool = False
+    max_model_len: int | None = None
+    sampling_defaults: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def read_model(
@@ -80,6 +85,8 @@ def read_model(
         model_type=model_type,
         max_positions=context_length(config),
         renderer=renderer(model_type, [path.name for path in directory.iterdir()]),
+        max_model_len=max_model_len(config),
+        sampling_defaults=_sampling_defaults(directory / "generation_config.json"),
     )
 
 
@@ -121,6 +128,13 @@ def _read_object(path: Path) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
         raise SettingsError(str(path), "must hold a JSON object")
     return value
+
+
+def _sampling_defaults(path: Path) -> dict[str, JsonValue]:
+    try:
+        return {**sampling_defaults(_read_object(path))}
+    except SettingsError:  # vLLM goes on without it, too
+        return {}
 
 
 def _templates(

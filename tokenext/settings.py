@@ -20,6 +20,7 @@ from extproc.wellknown import RECORD_NAMESPACE
 from tokenext.block_hashes import Scheme
 from tokenext.engine import EngineName
 from tokenext.exchange import OnOversize
+from tokenext.generation import GenerationConfig
 from tokenext.handoff import Handoff
 from tokenext.parity import OracleKind
 from tokenext.profiles import ProfileName
@@ -143,7 +144,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where there is none. `loras` are adapters' names, which take the model's prompts. `trusted_template` lets
     the chat template run without sandbox and bounds. `strip_messages` replaces a chat's messages by a stub
     where ids are handed over: less for the engine to read, and nothing for it to complain about.
-    `block_hashes` None: records have none.
+    `block_hashes` None: records have none. `max_length` None: a bundle's, or no limit; the HTTP API then goes
+    by config.json. `generation_config` is whose sampling defaults that API answers with.
     """
 
     name: _Name
@@ -160,6 +162,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineName = EngineName.AUTO
     verify: VerifySettings | None = None
     block_hashes: DynamoBlockHashes | VllmBlockHashes | None = None
+    generation_config: GenerationConfig = GenerationConfig.AUTO
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

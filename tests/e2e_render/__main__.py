@@ -14,12 +14,13 @@ from typing import Final, NoReturn
 
 from loadtests.stack.probes import LOOPBACK, free_ports
 from loadtests.stack.processes import StartError, Supervisor
-from tests.e2e_render import servers
+from tests.e2e_render import models, servers
 from tests.e2e_render.asking import ask_both
 from tests.e2e_render.corpus import corpus
 from tests.e2e_render.report import Run, compare
-from tests.e2e_vllm import environment, model
+from tests.e2e_vllm import environment
 from tests.parity.fetch import FetchError
+from tokenext.generation import GenerationConfig
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = REPOSITORY / ".cache" / "e2e-vllm"
@@ -68,12 +69,24 @@ def _run(options: argparse.Namespace, say: environment.Report) -> Run:
         source = options.model
         if options.render_port is None:
             vllm = environment.prepare(options.cache / "venv", say)
-            folders = model.make(options.cache, vllm, say)
-            source = folders.bundle
-            supervisor.start(servers.render_server(vllm, folders.engine, theirs, options.cache / "vllm"))
+            made = models.make(options.cache, vllm, say)
+            source = made.bundle
+            supervisor.start(
+                servers.render_server(
+                    vllm,
+                    made.engine,
+                    theirs,
+                    options.cache / "vllm",
+                    generation_config=options.generation_config,
+                )
+            )
         else:
             theirs = options.render_port
-        supervisor.start(servers.tokenext_server(source, ours, options.cache / "tokenext"))
+        supervisor.start(
+            servers.tokenext_server(
+                source, ours, options.cache / "tokenext", generation_config=options.generation_config.value
+            )
+        )
         supervisor.wait_ready(
             supervisor.processes.values(),
             deadline_seconds=START_SECONDS,
@@ -122,6 +135,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=1000,
         metavar="N",
         help="generated requests of the parity corpus (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--generation-config",
+        type=GenerationConfig,
+        choices=list(GenerationConfig),
+        default=GenerationConfig.AUTO,
+        help="whose sampling defaults count in both: the model's, or vLLM's own (default: %(default)s)",
     )
     parser.add_argument(
         "--cache",

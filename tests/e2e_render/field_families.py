@@ -41,7 +41,9 @@ SHARED: Final[tuple[_Body, ...]] = (
     {"stop": ["END"], "include_stop_str_in_output": True},
     *({"stop_token_ids": each} for each in ([1, 2, 1], [], None, ["x"], "x")),
     *({"min_tokens": each} for each in (0, 3, -1)),
+    *({"min_tokens": each} for each in (600, 5000)),  # above the model's own bound, and any
     {"min_tokens": 9, "max_tokens": 3},
+    {"temperature": 0, "top_p": 0.5},
     {"min_tokens": 3, "max_tokens": 9},
     *({"prompt_logprobs": each} for each in (0, 1, -1, -2, None)),
     {"prompt_logprobs": 1, "stream": True},

@@ -10,8 +10,8 @@ from loadtests.stack.probes import LOOPBACK, http_answers
 from loadtests.stack.processes import ProcessSpec
 from tests.e2e_render.asked import NAME
 from tests.e2e_vllm.environment import VllmEnvironment
-from tests.e2e_vllm.model import MAX_LENGTH
 from tests.e2e_vllm.vllm_server import on_loopback
+from tokenext.generation import GenerationConfig
 
 __all__ = ["render_server", "tokenext_server"]
 
@@ -20,15 +20,22 @@ _FLAGS: Final = ("--dtype", "bfloat16", "--enable-auto-tool-choice", "--tool-cal
 
 
 def render_server(
-    environment: VllmEnvironment, model: Path, port: int, cache: Path, *, max_length: int = MAX_LENGTH
+    environment: VllmEnvironment,
+    model: Path,
+    port: int,
+    cache: Path,
+    *,
+    max_length: int | None = None,
+    generation_config: GenerationConfig = GenerationConfig.AUTO,
 ) -> ProcessSpec:
     """It is ready after half a minute. `max_length` may be more than the model was made for: none is run."""
+    length = () if max_length is None else ("--max-model-len", str(max_length))
     return ProcessSpec(
         name="vllm-render",
         command=(
             *("nice", "-n", "10", str(environment.program("vllm")), "launch", "render", str(model)),
             *("--served-model-name", NAME, "--host", LOOPBACK, "--port", str(port)),
-            *("--max-model-len", str(max_length), *_FLAGS),
+            *("--generation-config", generation_config.value, *length, *_FLAGS),
         ),
         env=on_loopback(cache) | {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
         ready=http_answers(f"http://{LOOPBACK}:{port}/health"),
@@ -36,11 +43,11 @@ def render_server(
 
 
 def tokenext_server(
-    model: Path, port: int, folder: Path, *, block_hashes: Mapping[str, str | int] | None = None
+    model: Path, port: int, folder: Path, **more: str | Mapping[str, str | int]
 ) -> ProcessSpec:
     """With everything at its defaults, caches too, but for a deadline that a busy machine can keep.
 
-    `block_hashes` is the setting of its model.
+    `more` are settings of its model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "tokenext.yaml"
@@ -50,15 +57,7 @@ def tokenext_server(
                 "listen": f"unix:{folder / 'tokenext.sock'}",
                 "http": {"listen": f"{LOOPBACK}:{port}"},
                 "limits": {"deadline_ms": 60_000},
-                "models": [
-                    {
-                        "name": NAME,
-                        "source": str(model),
-                        "profile": "vllm",
-                        "max_length": MAX_LENGTH,
-                        "block_hashes": block_hashes,
-                    }
-                ],
+                "models": [{"name": NAME, "source": str(model), "profile": "vllm", **more}],
             }
         ),
         "utf-8",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["InstallError", "VllmEnvironment", "prepare"]
+__all__ = ["InstallError", "Report", "VllmEnvironment", "prepare"]
 
 Report = Callable[[str], None]
 

@@ -51,7 +51,7 @@ class Port:
 @asynccontextmanager
 async def serving(*models, workers: int = 1, max_queued: int = 4, deadline: float = 5.0, **limits: int):
     catalog = Catalog(
-        models or [fake_model("m", aliases=("alias",), vocabulary=FakeVocabulary(), max_length=200)]
+        models or [fake_model("m", aliases=("alias",), vocabulary=FakeVocabulary(), max_model_len=200)]
     )
     observer = RecordingObserver()
     pool = TokenizationPool(workers=workers, max_queued=max_queued, deadline_seconds=deadline)

@@ -16,6 +16,8 @@ CONTENTS = Contents(
     special_tokens={"eos_token": "</s>"},
     chat_template_kwargs={"enable_thinking": False},
     max_length=4096,
+    max_model_len=2048,
+    sampling_defaults={"temperature": 0.6},
     model_type="qwen3",
     renderer=Renderer.HARMONY,
 )
@@ -57,6 +59,7 @@ def test_what_is_written_is_read(tmp_path):
     assert list(model.chat_templates.items()) == [("default", "plain"), ("tool_use", "tools é\r\n")]
     assert model.special_tokens == {"eos_token": "</s>"}
     assert (model.model_type, model.renderer, model.max_positions) == ("qwen3", Renderer.HARMONY, 4096)
+    assert (model.max_model_len, model.sampling_defaults) == (2048, {"temperature": 0.6})
     assert manifest.chat_templates["tool_use"].content_format is ContentFormat.PARTS
     assert manifest.chat_template_kwargs == {"enable_thinking": False}
     assert manifest.origin.revision == "0" * 40

@@ -78,7 +78,16 @@ def test_named_templates_and_an_operators_own(source, tmp_path):
 
 def test_the_operator_knows_the_engines_longest_prompt_better(source, tmp_path):
     made = make_bundle(str(source), tmp_path / "b", None, BundleOptions(max_length=100))
-    assert made.manifest.max_length == 100
+    assert (made.manifest.max_length, made.manifest.max_model_len) == (100, 100)
+
+
+def test_what_the_http_api_answers_with_is_in_the_bundle(source, tmp_path):
+    (source / "generation_config.json").write_text('{"top_k": 20, "eos_token_id": 2}')
+    rope = {"rope_type": "llama3", "factor": 8.0}
+    (source / "config.json").write_text(json.dumps({"max_position_embeddings": 8192, "rope_scaling": rope}))
+    manifest = make_bundle(str(source), tmp_path / "b", None, PLAIN).manifest
+    assert (manifest.max_length, manifest.max_model_len) == (65536, 8192)
+    assert manifest.sampling_defaults == {"top_k": 20}
 
 
 def test_models_that_engines_render_by_code_are_marked(source, tmp_path):

@@ -1,9 +1,11 @@
 import json
 import shutil
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+import orjson
 import pytest
 
 from extproc.settings_file import SettingsError
@@ -112,6 +114,7 @@ def test_a_bundle_is_the_same_model_as_its_source(model_dir, tmp_path):
     )
     assert bundled.digest == plain.digest
     assert (plain.max_length, bundled.max_length) == (None, 4096)
+    assert plain.max_model_len == bundled.max_model_len == 4096
 
 
 def test_a_bundle_has_the_tokenizer_of_either_kind_of_engine(model_dir, tmp_path):
@@ -193,7 +196,29 @@ def test_settings_stand_over_what_a_bundle_says(model_dir, tmp_path):
     ).models[0]
     body = read_body(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
     assert model.profile.chat(parse(Api.CHAT, body)).text == "13"
-    assert model.max_length == 9
+    assert model.max_length == model.max_model_len == 9
+
+
+def test_the_models_sampling_defaults_count_unless_the_settings_want_vllms(model_dir, tmp_path):
+    source = shutil.copytree(model_dir, tmp_path / "source")
+    (source / "generation_config.json").write_text('{"temperature": 0.6}')
+    for folder in (source, bundle(source, tmp_path / "b")):
+        given = {"name": "m", "source": str(folder)}
+        assert load(given).models[0].sampling_defaults == {"temperature": 0.6}
+        assert load({**given, "generation_config": "vllm"}).models[0].sampling_defaults == {}
+
+
+def test_a_bundle_of_before_has_the_one_length_that_it_has(model_dir, tmp_path):
+    made = bundle(model_dir, tmp_path / "b")
+    manifest = json.loads((made / "bundle.json").read_text())
+    older = {
+        name: each for name, each in manifest.items() if name not in {"max_model_len", "sampling_defaults"}
+    }
+    kept = {name: each for name, each in older.items() if name != "digest"}
+    older["digest"] = f"sha256:{sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
+    (made / "bundle.json").write_text(json.dumps(older))
+    model = load({"name": "m", "source": str(made)}).models[0]
+    assert (model.max_length, model.max_model_len, model.sampling_defaults) == (4096, 4096, {})
 
 
 def test_a_changed_bundle_does_not_start(model_dir, tmp_path):

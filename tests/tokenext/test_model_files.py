@@ -39,6 +39,19 @@ def test_a_tokenizer_alone_is_enough(directory):
     assert (files.model_type, files.max_positions) == ("", None)
 
 
+def test_vllms_context_and_sampling_defaults_come_from_the_models_configuration(directory):
+    write(directory / "config.json", {"max_position_embeddings": 4096})
+    write(directory / "generation_config.json", {"temperature": 0.6, "eos_token_id": 2})
+    files = read_model(directory)
+    assert (files.max_model_len, files.sampling_defaults) == (4096, {"temperature": 0.6})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_broken_generation_config_is_none_as_in_vllm(directory, text):
+    write(directory / "generation_config.json", text)
+    assert read_model(directory).sampling_defaults == {}
+
+
 def test_a_missing_tokenizer_names_its_file(tmp_path):
     assert problem(tmp_path) == f"{tmp_path}/tokenizer.json: is missing; a model directory needs it"
 

@@ -76,6 +76,19 @@ async def test_a_completions_bound_is_vllms_default_unless_said_and_never_more_t
     assert [each.get("max_tokens") for each in answers] == [9, 3, 9]
 
 
+async def test_what_the_request_leaves_out_is_sampled_by_the_models_defaults():
+    defaults = {"temperature": 0.6, "top_k": 20, "max_tokens": 50}
+    model = fake_model("m", sampling_defaults=defaults, max_model_len=200)
+    async with serving(model) as port:
+        plain = (await port.post(CHAT_PATH, CHAT))[1]["sampling_params"]
+        own = (await port.post(CHAT_PATH, {**CHAT, "temperature": 0.9, "top_k": 0}))[1]["sampling_params"]
+        completion = (await port.post(COMPLETION_PATH, {"prompt": "ab"}))[1][0]["sampling_params"]
+    assert {name: plain[name] for name in defaults} == defaults
+    assert (own["temperature"], own.get("top_k", 0), own["max_tokens"]) == (0.9, 0, 50)
+    # Its bound has a default of its own, 16, which is not written.
+    assert (completion["temperature"], completion["top_k"], completion.get("max_tokens")) == (0.6, 20, None)
+
+
 async def test_ids_of_the_clients_own_take_the_place_of_a_rendered_chat():
     async with serving() as port:
         _, answer, _ = await port.post(

@@ -250,6 +250,34 @@ def test_structured_outputs_are_stated_whole(fields, wanted):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 100),
+        ({"max_tokens": 70}, 70),
+        ({"max_completion_tokens": 70}, 70),
+        ({"max_tokens": None, "max_completion_tokens": None}, 100),
+    ],
+)
+def test_a_models_bound_for_answers_is_for_chats_that_have_none(given, expected):
+    asked = chat(**given)
+    sampling = asked.sampling.with_defaults({"max_tokens": 100}, chat=True)
+    assert sampling.params(chat=True, room=200)["max_tokens"] == expected
+    assert sampling.params(chat=True, room=30)["max_tokens"] == 30
+
+
+def test_an_answer_cannot_be_longer_than_what_the_context_has_left():
+    assert params(chat(min_tokens=50), room=50)["max_tokens"] == 50
+    assert refused(params, chat(min_tokens=51), room=50) == (400, "BadRequestError", None)
+
+
+def test_a_model_that_is_greedy_by_default_has_no_other_shape():
+    sampling = chat().sampling.with_defaults({"temperature": 0, "top_p": 0.5, "top_k": 5}, chat=True)
+    told = sampling.params(chat=True, room=50)
+    assert told["temperature"] == 0
+    assert told.keys().isdisjoint({"top_p", "top_k", "min_p"})
+
+
 def test_nothing_structured_is_asked_for_by_a_text():
     assert "structured_outputs" not in params(chat(response_format={"type": "text"}))
 

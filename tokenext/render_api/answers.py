@@ -72,7 +72,7 @@ def models(catalog: Catalog, *, created: int) -> bytes:
             "owned_by": "tokenext",
             "root": model.name,
             "parent": model.name if name in model.loras else None,
-            "max_model_len": model.max_length,
+            "max_model_len": model.max_model_len,
         }
         for model in catalog.models
         for name in (model.name, *model.aliases, *model.loras)

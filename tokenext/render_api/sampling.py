@@ -74,9 +74,19 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     routed_experts_prompt_start: int = 0
     watermarking: bool | None = None
 
+    def with_defaults(self, defaults: Mapping[str, JsonValue], *, chat: bool) -> "Sampling":
+        """With the model's own, by field, for what is not asked for. A completion has a bound of its own."""
+        bounded = not chat or self.bound(chat=chat)[1] is not None
+        left_out = {
+            name: value
+            for name, value in defaults.items()
+            if getattr(self, name) is None and not (name == "max_tokens" and bounded)
+        }
+        return msgspec.structs.replace(self, **left_out) if left_out else self
+
     def params(self, *, chat: bool, room: int | None) -> dict[str, JsonValue]:
         """As JSON. `room`: what the context has left, None where it is not known. Raises ApiError."""
-        self._check(chat=chat)
+        self._check(chat=chat, room=room)
         params: dict[str, JsonValue] = {
             "presence_penalty": _or(self.presence_penalty, 0.0),
             "frequency_penalty": _or(self.frequency_penalty, 0.0),
@@ -163,7 +173,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             return 0 if chat else self._logprobs(chat=False)
         return self.prompt_logprobs
 
-    def _check(self, *, chat: bool) -> None:
+    def _check(self, *, chat: bool, room: int | None) -> None:
         stops = self._stops()
         if len(stops) > MAX_STOPS:
             raise malformed(f"at most {MAX_STOPS} stop strings", "body.stop")
@@ -183,7 +193,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             raise bad_request("n must be 1 when temperature is 0")
         if not all(_is_id(key) for key in self.logit_bias or ()):
             raise bad_request("keys of logit_bias must be ids", "logit_bias")
-        most = self.max_tokens_within(None, chat=chat)
+        most = self.max_tokens_within(room, chat=chat)
         if most is not None and (self.min_tokens or 0) > most:
             raise bad_request("min_tokens must not be above max_tokens")
 

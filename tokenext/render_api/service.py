@@ -54,21 +54,22 @@ class RenderApi:
         """The answer to /v1/.../render of the API `path`."""
         asked = read_rendering(path, body)
         model = self._model(asked.model)
-        asked.check(model.max_length)
+        asked.check(model.max_model_len)
         named = asked.model or model.name
         salt = asked.fields.text("cache_salt")
         # One after the other: a list of a thousand prompts holds one place of the queue, as one prompt does.
         found = [
             await self._tokens(model, path, each, beside, named=named, salt=salt)
-            for each in asked.prompts(named, model.max_length)
+            for each in asked.prompts(named, model.max_model_len)
         ]
+        sampling = asked.sampling.with_defaults(model.sampling_defaults, chat=asked.chat)
         name = _PREFIXES[asked.chat] + _request_id(beside.request_id, asked)
         documents = [
             answers.generate_request(
                 name if len(found) == 1 else f"{name}-{number}",
                 each.ids,
                 asked=asked,
-                sampling_params=asked.sampling.params(chat=asked.chat, room=_room(each.ids, model)),
+                sampling_params=sampling.params(chat=asked.chat, room=_room(each.ids, model)),
             )
             for number, each in enumerate(found)
         ]
@@ -89,7 +90,7 @@ class RenderApi:
         if asked.wants_pieces and model.vocabulary is not None:
             listed = found.ids if isinstance(found.ids, list) else found.ids.as_array().tolist()
             pieces = await self._on_a_thread(partial(model.vocabulary.pieces, listed))
-        document = answers.tokenized(found.ids, max_model_len=model.max_length, pieces=pieces)
+        document = answers.tokenized(found.ids, max_model_len=model.max_model_len, pieces=pieces)
         return with_hashes(document, found.blocks) if beside.block_hashes else document
 
     async def detokenize(self, body: bytes) -> bytes:
@@ -154,7 +155,7 @@ class RenderApi:
 def _hashed(model: Model, ids: GivenIds, named: str, salt: str) -> BlockHashes | None:
     try:
         return model.block_hashes(TokenIds.pack(ids), name=named, cache_salt=salt)
-    except (OverflowError, UnicodeEncodeError):  # an id, or a salt, that no engine takes
+    except OverflowError:  # an id that no engine takes
         return None
 
 
@@ -166,12 +167,12 @@ def _request_id(header: str | None, asked: Rendering) -> str:
 
 def _room(ids: answers.Ids, model: Model) -> int | None:
     """What the context has left for the answer. Raises ApiError where the prompt is longer."""
-    if model.max_length is None:
+    if model.max_model_len is None:
         return None
-    if len(ids) > model.max_length:
+    if len(ids) > model.max_model_len:
         raise bad_request(
-            f"This model's maximum context length is {model.max_length} tokens. "
+            f"This model's maximum context length is {model.max_model_len} tokens. "
             f"However, your prompt contains {len(ids)} input tokens.",
             "input_tokens",
         )
-    return model.max_length - len(ids)
+    return model.max_model_len - len(ids)
