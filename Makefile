@@ -8,7 +8,7 @@ MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check format lint types imports proto-lint proto coverage test test-slow faults soak test-unit test-integration \
-	bench bench-adapter bench-observability bench-render bench-pick simulate load load-ui compare report capacity parity fuzz fuzz-cache fuzz-http e2e-vllm e2e-render e2e-blocks e2e-go chart chart-live clean
+	bench bench-adapter bench-observability bench-render bench-pick overload simulate load load-ui compare report capacity parity fuzz fuzz-cache fuzz-http e2e-vllm e2e-render e2e-blocks e2e-go chart chart-live clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ bench-render: $(READY)  ## measure the render API beside vLLM's own render serve
 
 bench-pick: $(READY)  ## measure a pick among 500 endpoints with a subset hint
 	@$(BIN)/python -m loadtests.bench.picks
+
+overload: $(READY)  ## four times more than the HTTP port can answer: ids or a 503, nobody waits past the deadline (SECONDS=20)
+	@$(BIN)/python -m loadtests.overload $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MODEL),--model $(MODEL))
 
 simulate: $(READY)  ## what following prefixes is worth: four strategies on 8 mocker workers, table and plot
 	@$(BIN)/python -m loadtests.simulate

@@ -56,6 +56,11 @@ class TokenizationPool:
         """Jobs that run or wait."""
         return self._held
 
+    @property
+    def full(self) -> bool:
+        """Whether the next job that needs a thread is declined."""
+        return self._held >= self._capacity
+
     async def run(
         self, job: Callable[[], T], *, deadline_seconds: float | None = None, inline_bytes: int | None = None
     ) -> T:

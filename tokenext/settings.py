@@ -95,7 +95,7 @@ class BreakerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """vLLM's render and tokenize API (docs/render-api.md) on `listen`, host:port. Requests over
-    `max_requests` that are open at once are answered 503.
+    `max_requests` that are open at once are answered 503 unread, as all are while the queue is full.
     """
 
     listen: str

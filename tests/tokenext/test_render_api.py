@@ -198,6 +198,20 @@ async def test_requests_over_the_bound_are_refused_before_their_bodies_are_read(
         assert (port.limits.refused, port.limits.open) == (4, 0)
 
 
+async def test_while_the_process_is_busy_a_request_is_refused_before_its_body_has_come():
+    async with serving(busy=lambda: True) as port:
+        host, _, number = port.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(number))
+        writer.write(b"POST /tokenize HTTP/1.1\r\nhost: t\r\ncontent-length: 50000\r\n\r\n")
+        async with asyncio.timeout(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1\r\n" in head
+        assert (port.limits.refused, port.limits.open, port.observer.records) == (1, 0, [])
+
+
 async def test_a_client_that_leaves_gives_its_place_back():
     slow = fake_model("m", engine=SlowEngine(0.2))
     async with serving(slow) as port:

@@ -24,13 +24,17 @@ async def http_port(
     *,
     version: str,
     ready: Callable[[], bool],
+    busy: Callable[[], bool],
 ) -> AsyncIterator[None]:
-    """Serve it until the block is left. Raises SettingsError for an address that is taken."""
+    """Serve it until the block is left; while `busy`, requests are refused unread.
+
+    Raises SettingsError for an address that is taken.
+    """
     if settings.http is None:
         yield
         return
     limits = HttpLimits(
-        max_body_bytes=settings.limits.max_body_bytes, max_requests=settings.http.max_requests
+        max_body_bytes=settings.limits.max_body_bytes, max_requests=settings.http.max_requests, busy=busy
     )
     registry.register(_HttpMetrics(limits))
     host, _, port = settings.http.listen.rpartition(":")
@@ -60,6 +64,6 @@ class _HttpMetrics(Collector):
         )
         yield CounterMetricFamily(
             "tokenext_http_requests_refused",
-            "Requests of the HTTP API that were answered 503 since too many were open.",
+            "Requests of the HTTP API that were answered 503 unread, since too many were open or waited.",
             value=self._limits.refused,
         )

@@ -261,8 +261,9 @@ async def _serve(
                 if supervised:
                     stop_with_parent(server)
                 async with http_port(
-                    settings, render, registry, version=version("tokenext-chain"), ready=lambda: server.ready
-                ):
+                    settings, render, registry, version=version("tokenext-chain"), ready=lambda: server.ready,
+                    busy=lambda: pool.full,
+                ):  # fmt: skip
                     log.serving(server.address, server.tls_address)
                     await server.set_ready(ready=True)
                     await server.run_until_stopped()

@@ -16,31 +16,44 @@ from tokenext.render_api.hashes import are_wanted
 from tokenext.render_api.openapi import document
 from tokenext.render_api.service import Asked, RenderApi
 
-__all__ = ["HttpLimits", "application"]
+__all__ = ["Application", "HttpLimits", "application"]
 
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 _Answer = Callable[[Request, bytes], Awaitable[bytes]]
 
 _JSON: Final = "application/json"
 _CLIENT_GONE: Final = 499  # nobody reads it; what Envoy and nginx write into their logs
 _TOO_LARGE: Final = Refusal(413, "RequestEntityTooLarge", "the request is larger than is tokenized here")
 _FAILED: Final = Refusal(500, "InternalServerError", "the server failed on this request")
-_FULL: Final = Refusal(503, "ServiceUnavailableError", "too many requests are open", retry=True)
+_FULL: Final = Refusal(503, "ServiceUnavailableError", "too many requests are open or wait", retry=True)
 
 
 class HttpLimits:
-    """`max_body_bytes` of a request, and how many may be open at once; the rest is refused at once.
+    """`max_body_bytes` of a request, and how many may be open at once; the rest is refused at once, unread.
+
+    So are all while the process is `busy`: to read a body first and then to refuse it costs four times as
+    much, which is what tokenizing is to be done with.
 
     Owns the count, and what was refused by it since the start.
     """
 
-    def __init__(self, *, max_body_bytes: int, max_requests: int) -> None:
+    def __init__(
+        self, *, max_body_bytes: int, max_requests: int, busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self.max_body_bytes: Final = max_body_bytes
         self.max_requests: Final = max_requests
+        self.busy: Final = busy
         self.open = 0
         self.refused = 0
 
+    def over(self) -> bool:
+        """Whether the next request is refused."""
+        return self.open >= self.max_requests or self.busy()
 
-def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Callable[[], bool]) -> Starlette:
+
+def application(
+    api: RenderApi, limits: HttpLimits, *, version: str, ready: Callable[[], bool]
+) -> Application:
     """The ASGI application. `ready` is what /health answers."""
     posts: Mapping[str, _Answer] = {
         f"{CHAT}/render": _rendering(api, CHAT),
@@ -55,13 +68,31 @@ def application(api: RenderApi, limits: HttpLimits, *, version: str, ready: Call
         "/version": lambda: JSONResponse({"version": version}),
         "/openapi.json": lambda: JSONResponse(schema),
     }
-    return Starlette(
+    app = Starlette(
         routes=[
             *(Route(path, _posting(answer, limits), methods=["POST"]) for path, answer in posts.items()),
             *(_getting_only(path, answer) for path, answer in gets.items()),
         ],
         exception_handlers={404: _plain, 405: _plain, 500: _failed},
     )
+    return _refusing(app, frozenset(posts), limits)
+
+
+def _refusing(app: Application, paths: frozenset[str], limits: HttpLimits) -> Application:
+    """Whoever has to be refused is refused before Starlette, which would take twice the time for it."""
+    answer = _answer_of(_FULL)
+    start = {"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+    body = {"type": "http.response.body", "body": answer.body}
+
+    async def gate(scope: Any, receive: Any, send: Any) -> None:
+        if limits.over() and scope["path"] in paths and scope["method"] == "POST":
+            limits.refused += 1
+            await send(start)
+            await send(body)
+        else:
+            await app(scope, receive, send)
+
+    return gate
 
 
 def _rendering(api: RenderApi, path: str) -> _Answer:
@@ -78,9 +109,6 @@ def _asked(request: Request) -> Asked:
 
 def _posting(answer: _Answer, limits: HttpLimits) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        if limits.open >= limits.max_requests:
-            limits.refused += 1
-            return _answer_of(_FULL)
         limits.open += 1
         try:
             _check_content_type(request)

@@ -8,12 +8,34 @@ from typing import Any, Final
 
 import uvicorn
 
+from tokenext.render_api.accepting import Acceptor
+
 __all__ = ["serve_http"]
 
 _BACKLOG: Final = 2048
 
 
 class _Server(uvicorn.Server):
+    """With an acceptor of ours for its sockets."""
+
+    _acceptors: tuple[Acceptor, ...] = ()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        self._acceptors = tuple(Acceptor(each, self._protocol) for each in sockets or ())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the process's own."""
