@@ -46,14 +46,16 @@ class Attempt:
         conversations: Remembered | None = None,
         breakers: Breakers | None = None,
         block_hashes: bool = True,
+        ids_json: bool = False,
     ) -> Tokenized:
         """Raises Declined. `path` has no query; `model_name` takes the place of the body's own. Who has
-        split `text` already gives its `body` beforehand. `block_hashes` False: the record needs none.
+        split `text` already gives its `body` beforehand. `block_hashes` False: the record needs none;
+        `ids_json` True: the ids are wanted as JSON, too.
 
         `deadline_seconds` counts from when a worker thread is asked for, and only shortens the pool's own.
         """
         if self.body is None:
-            self.body = read_body(text)
+            self.body = read_body(text, conversations)
         api = _APIS.get(path)
         if api is None:
             raise Declined(SkipReason.NOT_OPENAI_PATH)
@@ -71,6 +73,7 @@ class Attempt:
             body_replaceable=body_replaceable,
             watch=self.watch,
             hashed_for=name if block_hashes else None,
+            wants_json=ids_json,
         )
         size = (
             len(text) + _MESSAGE_BYTES * len(request.messages)

@@ -12,7 +12,7 @@ from tokenext.declined import Declined, SkipReason
 from tokenext.json_object import JsonObject
 from tokenext.observer import Observer, Outcome
 from tokenext.pool import TokenizationPool
-from tokenext.tokenization import Clock, Stopwatch
+from tokenext.tokenization import Clock, Stopwatch, Tokenized
 from tokenext.turns import Remembered
 
 __all__ = ["Callout", "Prompt"]
@@ -70,10 +70,17 @@ class Callout:
         self, prompt: Prompt, *, deadline_seconds: float | None = None
     ) -> TokenRecord | SkipReason:
         """As `answer`, of one prompt."""
+        answer = await self.tokenized(prompt, deadline_seconds=deadline_seconds)
+        return answer if isinstance(answer, SkipReason) else answer.record
+
+    async def tokenized(
+        self, prompt: Prompt, *, deadline_seconds: float | None = None, ids_json: bool = False
+    ) -> Tokenized | SkipReason:
+        """As `answer_one`, with the ids as JSON where they are wanted so."""
         attempt = Attempt(Stopwatch(self._clock), prompt.split)
         outcome, reason = Outcome.PASSED, ""
         try:
-            record = await self._tokenize(prompt, attempt, deadline_seconds)
+            tokenized = await self._tokenize(prompt, attempt, deadline_seconds, ids_json=ids_json)
         except Declined as declined:
             reason = declined.reason.value
             return declined.reason
@@ -81,19 +88,19 @@ class Callout:
             reason = SkipReason.CANCELLED.value
             raise
         else:
-            outcome, reason = Outcome.TOKENIZED, record.reason
-            return record
+            outcome, reason = Outcome.TOKENIZED, tokenized.record.reason
+            return tokenized
         finally:
             self._observer.exchanged(attempt.record(outcome, reason, traceparent=prompt.traceparent))
 
     async def _tokenize(
-        self, prompt: Prompt, attempt: Attempt, deadline_seconds: float | None
-    ) -> TokenRecord:
+        self, prompt: Prompt, attempt: Attempt, deadline_seconds: float | None, *, ids_json: bool
+    ) -> Tokenized:
         if len(prompt.body) > self._max_body_bytes:
             raise Declined(SkipReason.OVERSIZE)
         if not prompt.body:
             raise Declined(SkipReason.NO_BODY)
-        tokenized = await attempt.tokenize(
+        return await attempt.tokenize(
             prompt.path.partition("?")[0],
             prompt.body,
             self._catalog(),
@@ -103,5 +110,5 @@ class Callout:
             conversations=self._conversations,
             breakers=self._breakers,
             block_hashes=prompt.block_hashes,
+            ids_json=ids_json,
         )
-        return tokenized.record

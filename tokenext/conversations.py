@@ -54,17 +54,15 @@ class Conversations:
         self._places: dict[_Place, list[int]] = {}
         self._bytes = self._continued = self._new = self._evictions = 0
 
-    def find(self, isolation: str, text: bytes) -> Conversation | None:
-        """The longest remembered turn that `text`, a JSON array of messages, goes on from."""
-        if len(text) < _SHORTEST_BYTES:
+    def find(self, isolation: str, text: bytes, start: int = 0) -> Conversation | None:
+        """The longest remembered turn that the JSON array of messages goes on from that begins at `start`."""
+        if len(text) - start < _SHORTEST_BYTES:
             return None
         with self._lock:
-            found = self._longest(isolation, text)
-            if found is None:
-                self._new += 1
-                return None
-            self._continued += 1
-            self._held.move_to_end(id(found))
+            found = self._longest(isolation, text, start)
+            if found is not None:
+                self._continued += 1
+                self._held.move_to_end(id(found))
             return found
 
     def keep(self, isolation: str, conversation: Conversation, before: Conversation | None) -> None:
@@ -74,7 +72,9 @@ class Conversations:
             return
         place = _place(isolation, conversation.text, 1 << (length.bit_length() - 1))
         with self._lock:
-            if before is not None:
+            if before is None:
+                self._new += 1
+            else:
                 self._drop(id(before))
             for sibling in tuple(self._places.get(place, ())):
                 if self._held[sibling].conversation.text == conversation.text:
@@ -93,14 +93,14 @@ class Conversations:
                 self._continued, self._new, self._evictions, len(self._held), self._bytes, self._budget_bytes
             )
 
-    def _longest(self, isolation: str, text: bytes) -> Conversation | None:
-        size = 1 << (len(text).bit_length() - 1)
+    def _longest(self, isolation: str, text: bytes, start: int) -> Conversation | None:
+        size = 1 << ((len(text) - start).bit_length() - 1)
         while size >= _SHORTEST_BYTES // 2:
             fitting = [
                 held
-                for each in self._places.get(_place(isolation, text, size), ())
-                if text.startswith((held := self._held[each].conversation).text)
-                and text[len(held.text) :].lstrip()[:1] in (b",", b"]")
+                for each in self._places.get(_place(isolation, text, size, start), ())
+                if text.startswith((held := self._held[each].conversation).text, start)
+                and text[start + len(held.text) :].lstrip()[:1] in (b",", b"]")
             ]
             if fitting:
                 return max(fitting, key=lambda held: len(held.text))
@@ -122,6 +122,6 @@ class Conversations:
             del self._places[held.place]
 
 
-def _place(isolation: str, text: bytes, size: int) -> _Place:
+def _place(isolation: str, text: bytes, size: int, start: int = 0) -> _Place:
     """Where a turn is looked for: by a sample of its bytes in front of the largest power of two."""
-    return isolation, size, text[size - _SAMPLE_BYTES : size]
+    return isolation, size, text[start + size - _SAMPLE_BYTES : start + size]

@@ -11,7 +11,6 @@ A request that Dynamo refuses is declined, or rendered anyhow: its messages reac
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from operator import itemgetter
 from typing import Final
 
 import orjson
@@ -61,7 +60,6 @@ _MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     Role.FUNCTION: ("role", "content", "name"),
 }
 _PLAIN: Final = ("role", "content")  # nearly all messages have just these, and nothing is to be done to them
-_CONTENT: Final = itemgetter("content")
 _NUL: Final = "\0"
 # White space to Rust. To Python, U+001C to U+001F are, too.
 _SPACES: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
@@ -108,7 +106,7 @@ class DynamoProfile:
         traits = self._traits[template.source]
         special: list[Message] = []
         messages: list[Message] = list(request.messages)
-        if not _all_plain(messages):
+        if not request.turn.plain:
             special = [message for message in messages if not _is_plain(message)]
             messages = [message if _is_plain(message) else _message(message, traits) for message in messages]
         arguments, clear = _template_arguments(
@@ -198,11 +196,6 @@ def _is_plain(message: Message) -> bool:
     return (
         len(message) == len(_PLAIN) and type(message.get("content")) is str and next(iter(message)) == "role"
     )
-
-
-def _all_plain(messages: list[Message]) -> bool:
-    """Whether all are plain, asked of long conversations at once: one by one takes three times as long."""
-    return set(map(tuple, messages)) == {_PLAIN} and set(map(type, map(_CONTENT, messages))) == {str}
 
 
 def _message(message: Message, traits: TemplateTraits) -> _Object:

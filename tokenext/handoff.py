@@ -12,13 +12,12 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
-import numpy as np
-import orjson
 
 from extproc.token_metadata import Kind, TokenIds, TokenRecord
+from tokenext.ids_json import ids_as_json
 from tokenext.json_object import JsonObject, NotAnObjectError, join, read
 
-__all__ = ["Handoff", "hand_over", "ids_as_json", "strip"]
+__all__ = ["Handoff", "hand_over", "strip"]
 
 
 class Handoff(StrEnum):
@@ -31,7 +30,7 @@ class Handoff(StrEnum):
 
 
 _Fields = dict[str, msgspec.Raw | bytes]
-_Give = Callable[[JsonObject, TokenIds], bytes | None]
+_Give = Callable[[JsonObject, bytes], bytes | None]  # the body, and the ids as a JSON list
 
 _NVEXT: Final = "nvext"
 _TOKEN_DATA: Final = "token_data"  # noqa: S105  # a field's name
@@ -68,20 +67,27 @@ def strip(body: JsonObject) -> bytes:
 
 
 def hand_over(
-    handoff: Handoff, body: JsonObject, record: TokenRecord, *, strip_messages: bool = False
+    handoff: Handoff,
+    body: JsonObject,
+    record: TokenRecord,
+    *,
+    strip_messages: bool = False,
+    ids_json: Callable[[TokenIds], bytes] = ids_as_json,
 ) -> bytes | None:
     """The body with the record's ids where this engine takes them; None where it would take none.
 
     The record must be the engine's own ids, and not be empty: an engine would take an empty list at its word.
     `strip_messages`: a chat's messages give way to one of a single character, for engines that read them no
-    more. What they would have said against the messages then goes unsaid.
+    more. What they would have said against the messages then goes unsaid. `ids_json` is asked for the ids as
+    a JSON list where they are given to the engine.
     """
     if not record.token_ids:
         raise ValueError("no token ids to hand over")
     give = _GIVES.get((handoff, record.kind))
     if give is None:
         return None
-    return give(_stubbed(body) if strip_messages and record.kind is Kind.CHAT else body, record.token_ids)
+    stubbed = strip_messages and record.kind is Kind.CHAT
+    return give(_stubbed(body) if stubbed else body, ids_json(record.token_ids))
 
 
 def _stubbed(body: JsonObject) -> JsonObject:
@@ -89,12 +95,12 @@ def _stubbed(body: JsonObject) -> JsonObject:
     return read(join(fields))
 
 
-def _give_dynamo(body: JsonObject, ids: TokenIds) -> bytes:
+def _give_dynamo(body: JsonObject, ids: bytes) -> bytes:
     """nvext.token_data, for chats and completions alike. A client's other nvext fields stay."""
     return _with_member(body, _NVEXT, _TOKEN_DATA, ids)
 
 
-def _give_vllm_chat(body: JsonObject, ids: TokenIds) -> bytes | None:
+def _give_vllm_chat(body: JsonObject, ids: bytes) -> bytes | None:
     """kv_transfer_params.prompt_token_ids, beside whatever disaggregation puts there.
 
     vLLM passes ids over for `echo`, and has no text to return for `return_prompt_text` when it is given them.
@@ -104,20 +110,19 @@ def _give_vllm_chat(body: JsonObject, ids: TokenIds) -> bytes | None:
     return _with_member(body, _KV_TRANSFER, _PROMPT_IDS, ids)
 
 
-def _give_vllm_completion(body: JsonObject, ids: TokenIds) -> bytes | None:
+def _give_vllm_completion(body: JsonObject, ids: bytes) -> bytes | None:
     """The ids as the prompt. For `echo` vLLM would decode them, and that need not give the client's text."""
     if _is_set(body, "echo"):
         return None
     fields: _Fields = dict(body.fields) if (kept := _kept(body)) is None else kept
-    fields["prompt"] = ids_as_json(ids)
+    fields["prompt"] = ids
     return join(fields)
 
 
-def _give_sglang_chat(body: JsonObject, ids: TokenIds) -> bytes:
+def _give_sglang_chat(body: JsonObject, ids: bytes) -> bytes:
     """input_ids, at the top."""
-    member = b'"input_ids":%b' % ids_as_json(ids)
     kept = _kept(body)
-    return _insert(body if kept is None else read(join(kept)), member)
+    return _insert(body if kept is None else read(join(kept)), b'"input_ids":', ids)
 
 
 _GIVES: Final[Mapping[tuple[Handoff, Kind], _Give]] = {
@@ -129,31 +134,27 @@ _GIVES: Final[Mapping[tuple[Handoff, Kind], _Give]] = {
 }
 
 
-def ids_as_json(ids: TokenIds) -> bytes:
-    """A JSON list from the packed bytes: no Python integer is made (docs/adr/0008)."""
-    array = np.frombuffer(ids.packed, dtype="<u4").astype("=u4", copy=False)
-    return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
 def _is_set(body: JsonObject, name: str) -> bool:
     value = body.fields.get(name)
     return value is not None and bytes(value) not in {b"false", b"null"}
 
 
-def _with_member(body: JsonObject, outer: str, inner: str, ids: TokenIds) -> bytes:
+def _with_member(body: JsonObject, outer: str, inner: str, ids: bytes) -> bytes:
     """The body with the ids as a member of one of its objects, whose other members stay."""
     kept = _kept(body)
     if kept is None and outer not in body.fields:
-        return _insert(body, b'"%b":{"%b":%b}' % (outer.encode(), inner.encode(), ids_as_json(ids)))
+        return _insert(body, b'"%b":{"%b":' % (outer.encode(), inner.encode()), ids, b"}")
     fields: _Fields = dict(body.fields) if kept is None else kept
-    fields[outer] = join({**_subfields(fields.get(outer, b"{}")), inner: ids_as_json(ids)})
+    fields[outer] = join({**_subfields(fields.get(outer, b"{}")), inner: ids})
     return join(fields)
 
 
-def _insert(body: JsonObject, member: bytes) -> bytes:
+def _insert(body: JsonObject, *member: bytes) -> bytes:
+    """The body with one more member, given in pieces, each of which is copied once."""
+    text = memoryview(body.text)
     end = body.text.rindex(b"}")
     separator = b"," if body.fields else b""
-    return b"".join((body.text[:end], separator, member, body.text[end:]))
+    return b"".join((text[:end], separator, *member, text[end:]))
 
 
 def _kept(body: JsonObject) -> _Fields | None:

@@ -12,11 +12,12 @@ from typing import Final
 
 from extproc.token_metadata import TokenIds
 from extproc.verdict import JsonValue
+from tokenext.continued_body import ContinuedBody, go_on
 from tokenext.declined import Declined, SkipReason
 from tokenext.json_object import JsonObject, NotAnObjectError, read
 from tokenext.openai_messages import Message, Role, Tool, read_messages, read_tools
 from tokenext.request_fields import RequestFields, require
-from tokenext.turns import Remembered, Turn
+from tokenext.turns import Conversation, Remembered, Turn
 
 __all__ = [
     "GUARDED_PATHS",
@@ -112,8 +113,11 @@ class CompletionRequest:
 PromptRequest = ChatRequest | CompletionRequest
 
 
-def read_body(body: bytes) -> JsonObject:
-    """Split a body into its fields. Raises Declined."""
+def read_body(body: bytes, conversations: Remembered | None = None) -> JsonObject:
+    """Split a body into its fields, looking only at what `conversations` do not know. Raises Declined."""
+    continued = None if conversations is None else go_on(body, conversations)
+    if continued is not None:
+        return continued
     try:
         return read(body)
     except NotAnObjectError:
@@ -131,12 +135,10 @@ def parse(api: Api, body: JsonObject, conversations: Remembered | None = None) -
     # Hand-off adds to these objects; anything else there is the model server's to refuse.
     for name in ("nvext", "kv_transfer_params"):
         fields.typed(name, dict, {})
-    return _completion(model, fields) if api is Api.COMPLETION else _chat(model, fields, conversations)
-
-
-def _chat(model: str, fields: RequestFields, conversations: Remembered | None) -> ChatRequest:
+    if api is Api.COMPLETION:
+        return _completion(model, fields)
     cache_salt = fields.typed("cache_salt", str, "")
-    turn, unusual = _turn(fields, conversations, cache_salt)
+    turn, unusual = _turn(body, fields, conversations, cache_salt)
     tools = fields.typed("tools", list, None)
     documents = fields.typed("documents", list, None)
     return ChatRequest(
@@ -161,23 +163,33 @@ def _chat(model: str, fields: RequestFields, conversations: Remembered | None) -
 
 
 def _turn(
-    fields: RequestFields, conversations: Remembered | None, isolation: str
+    body: JsonObject, fields: RequestFields, conversations: Remembered | None, isolation: str
 ) -> tuple[Turn, SkipReason | None]:
     """The messages, where they stand in their conversation, and what is unusual. Raises Declined."""
     text = fields.text("messages").rstrip()
-    before = None if conversations is None else conversations.find(isolation, text)
-    if before is None:
-        messages, unusual = read_messages(text)
+    before: Conversation | None
+    if isinstance(body, ContinuedBody):
+        before, following = body.before, body.following
     else:
-        rest = text[len(before.text) :].lstrip()
-        # What begins alike is the same up to here, whatever follows: JSON is read from left to right.
-        messages, unusual = before.messages, None
-        if rest != b"]":
-            following, unusual = read_messages(b"[" + rest.removeprefix(b","))
-            messages += following
+        before = None if conversations is None else conversations.find(isolation, text)
+        following = text if before is None else _behind(text, before)
+    if before is None:
+        read = read_messages(following)
+        messages, plain, unusual = read.values, read.plain, read.unusual
+    else:
+        messages, plain, unusual = before.messages, before.plain, None
+        if following != b"[]":
+            read = read_messages(following)
+            messages, plain, unusual = messages + read.values, plain and read.plain, read.unusual
     # What only one kind of engine takes is not remembered for the others.
     keeper = conversations if unusual is None else None
-    return Turn(keeper, isolation, text.removesuffix(b"]").rstrip(), messages, before), unusual
+    return Turn(keeper, isolation, text.removesuffix(b"]").rstrip(), messages, plain, before), unusual
+
+
+def _behind(text: bytes, before: Conversation) -> bytes:
+    """The messages that an array has behind those that are known, as an array."""
+    # What begins alike is the same up to here, whatever follows: JSON is read from left to right.
+    return b"[" + text[len(before.text) :].lstrip().removeprefix(b",")
 
 
 def _completion(model: str, fields: RequestFields) -> CompletionRequest:

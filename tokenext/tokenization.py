@@ -11,6 +11,7 @@ from tokenext.catalog import Model
 from tokenext.declined import Declined, SkipReason
 from tokenext.engine import EngineError
 from tokenext.handoff import hand_over
+from tokenext.ids_json import ids_as_json
 from tokenext.json_object import JsonObject
 from tokenext.observer import Stage
 from tokenext.openai import ChatRequest, PromptRequest, Side, Truncation
@@ -49,11 +50,14 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """`metadata` is the record as it travels; `body` is None where nothing is handed over."""
+    """`metadata` is the record as it travels; `body` is None where nothing is handed over, and `ids_json`, a
+    JSON list, where nobody wants it.
+    """
 
     record: TokenRecord
     metadata: dict[str, JsonValue]
     body: bytes | None
+    ids_json: bytes | None = None
 
 
 def tokenize(
@@ -64,10 +68,12 @@ def tokenize(
     body_replaceable: bool,
     watch: Stopwatch,
     hashed_for: str | None = None,
+    wants_json: bool = False,
 ) -> Tokenized:
     """Render, encode, record, hand over. Raises Declined. Holds no lock and blocks on nothing.
 
     `hashed_for`: whose block hashes the record has, by a name of the model's; None: no hashes are wanted.
+    `wants_json`: the ids as a JSON list, too.
     """
     watch.lap(Stage.QUEUE)
     if isinstance(request, ChatRequest):
@@ -97,13 +103,18 @@ def tokenize(
     )
     metadata = token_metadata.encode(record)
     watch.lap(Stage.RECORD)
+    turn = request.turn if isinstance(request, ChatRequest) else None
+    spell = ids_as_json if turn is None else turn.ids_json
     handed = None
     # A client's own ids need no hand-over: the engine has nothing to tokenize.
     if record.engine_exact and body_replaceable and prompt.ids is None:
-        handed = hand_over(model.handoff, body, record, strip_messages=model.strip_messages)
+        handed = hand_over(model.handoff, body, record, strip_messages=model.strip_messages, ids_json=spell)
+    told = spell(ids) if wants_json else None
+    if turn is not None:
+        turn.keep()
     if handed is not None:
         watch.lap(Stage.HANDOFF)
-    return Tokenized(record=record, metadata=metadata, body=handed)
+    return Tokenized(record=record, metadata=metadata, body=handed, ids_json=told)
 
 
 def _ids(model: Model, prompt: Prompt, *, isolation: str) -> tuple[TokenIds, InexactReason | None]:

@@ -44,7 +44,7 @@ def measure_stages(
 
 def _stages(model: Model, text: bytes, conversations: Conversations) -> dict[Stage, float]:
     watch = Stopwatch(time.perf_counter)
-    body = read_body(text)
+    body = read_body(text, conversations)
     request = parse(Api.CHAT, body, conversations)
     watch.lap(Stage.PARSE)
     tokenize(model, request, body, body_replaceable=True, watch=watch)

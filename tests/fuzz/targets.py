@@ -31,7 +31,8 @@ from tokenext.conversations import Conversations
 from tokenext.declined import Declined
 from tokenext.handoff import strip
 from tokenext.json_object import NotAnObjectError, read
-from tokenext.openai import Api, parse, read_body
+from tokenext.openai import Api, ChatRequest, parse, read_body
+from tokenext.turns import Conversation
 
 __all__ = ["TARGETS"]
 
@@ -83,13 +84,17 @@ def request(data: bytes) -> None:
     """A body is parsed or declined, with a memory of conversations and without; both mean the same."""
     memory = Conversations(1 << 16)
     for api in Api:
-        answers = []
+        answers: list[object] = []
         for conversations in (None, memory, memory):
             try:
-                answers.append(repr(parse(api, read_body(data), conversations).model))
+                asked = parse(api, read_body(data, conversations), conversations)
+                answers.append(asked)
+                if isinstance(asked, ChatRequest):
+                    turn = Conversation(asked.turn.text, asked.turn.messages, {}, asked.turn.plain)
+                    memory.keep(asked.turn.isolation, turn, asked.turn.before)
             except Declined as declined:
                 answers.append(declined.reason)
-        assert len(set(answers)) == 1
+        assert answers.count(answers[0]) == len(answers)
 
 
 def stripped(data: bytes) -> None:

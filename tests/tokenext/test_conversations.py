@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from extproc.token_metadata import BYTES_PER_ID, TokenIds
 from tokenext.chat_template import ChatTemplate
 from tokenext.conversations import Conversations
 from tokenext.declined import Declined, SkipReason
@@ -39,6 +40,7 @@ class Printing:
 def said(conversations: Conversations, turn: list, **options) -> ChatRequest:
     request = parsed(conversations, turn, **options)
     request.turn.render(Printing(), list(request.messages), {})
+    request.turn.keep()
     return request
 
 
@@ -131,6 +133,7 @@ def test_a_dropped_character_is_in_no_turns_prompt_whenever_it_came(conversation
     for count in (3, 5, 7, 9):
         request = parsed(conversations, spoken[:count])
         prompt = request.turn.render(template, list(request.messages), {}, dropped="\0")
+        request.turn.keep()
         assert prompt == template.render(spoken[:count], {}).replace("\0", "")
     assert conversations.snapshot().continued == 3
 
@@ -143,7 +146,24 @@ def test_who_drops_nothing_gets_all_beside_one_who_does(conversations):
         for dropped in ("\0", ""):
             request = parsed(conversations, spoken[:count])
             prompt = request.turn.render(template, list(request.messages), {}, dropped=dropped)
+            request.turn.keep()
             assert ("\0" in prompt) is (count == 7 and not dropped)
+
+
+def test_a_turn_that_was_not_rendered_is_not_kept(conversations):
+    parsed(conversations, messages(3)).turn.keep()
+    assert conversations.snapshot().entries == 0
+
+
+def test_a_turns_ids_are_kept_and_counted(conversations):
+    first = said(conversations, messages(3))
+    held = conversations.snapshot().bytes
+    again = parsed(conversations, messages(3))
+    again.turn.render(Printing(), list(again.messages), {})
+    assert again.turn.ids_json(TokenIds.pack([7, 70_000])) == b"[7,70000]"
+    again.turn.keep()
+    assert first.turn.before is None
+    assert conversations.snapshot().bytes == held + len(b"[7,70000]") + 2 * BYTES_PER_ID
 
 
 def test_short_conversations_are_not_kept(conversations):
@@ -197,9 +217,11 @@ def test_a_doubt_about_an_early_message_is_there_at_every_turn(conversations):
         doubts = Doubts()
         request = parsed(conversations, turn[:length])
         request.turn.render(template, list(request.messages), {}, doubts)
+        request.turn.keep()
         assert doubts.found
     for length in (1, 3):
         doubts = Doubts()
         request = parsed(conversations, messages(length, seed="c"))
         request.turn.render(template, list(request.messages), {}, doubts)
+        request.turn.keep()
         assert not doubts.found

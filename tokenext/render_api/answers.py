@@ -1,4 +1,4 @@
-"""Answers in vLLM's shapes. Ids become JSON from their packed bytes (docs/adr/0008).
+"""Answers in vLLM's shapes. Ids come as JSON lists, and are not looked at.
 
 vLLM 0.32: entrypoints/scale_out/token_in_token_out/protocol.py (GenerateRequest),
 entrypoints/serve/tokenize/protocol.py, entrypoints/openai/models/protocol.py.
@@ -9,22 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from extproc.token_metadata import TokenIds
 from extproc.verdict import JsonValue
 from tokenext.catalog import Catalog
-from tokenext.handoff import ids_as_json
-from tokenext.render_api.bodies import GivenIds, Rendering
+from tokenext.render_api.bodies import Rendering
 from tokenext.render_api.prompt_fields import ChatFields
 
-__all__ = ["Ids", "detokenized", "generate_request", "models", "tokenized"]
-
-
-Ids = TokenIds | GivenIds
+__all__ = ["detokenized", "generate_request", "models", "tokenized"]
 
 
 def generate_request(
     request_id: str,
-    ids: Ids,
+    ids: bytes,
     *,
     asked: Rendering,
     sampling_params: Mapping[str, JsonValue],
@@ -53,8 +48,8 @@ def generate_request(
     return _spliced(before, "token_ids", ids, after)
 
 
-def tokenized(ids: Ids, *, max_model_len: int | None, pieces: Sequence[str] | None) -> bytes:
-    before = {"count": len(ids), "max_model_len": max_model_len}
+def tokenized(ids: bytes, *, count: int, max_model_len: int | None, pieces: Sequence[str] | None) -> bytes:
+    before = {"count": count, "max_model_len": max_model_len}
     return _spliced(before, "tokens", ids, {"token_strs": pieces})
 
 
@@ -80,9 +75,9 @@ def models(catalog: Catalog, *, created: int) -> bytes:
     return orjson.dumps({"object": "list", "data": data})
 
 
-def _spliced(before: Mapping[str, JsonValue], name: str, ids: Ids, after: Mapping[str, object]) -> bytes:
+def _spliced(before: Mapping[str, JsonValue], name: str, ids: bytes, after: Mapping[str, object]) -> bytes:
     head, tail = _dumps(before), _dumps(after)
-    return b"".join((head[:-1], b',"%b":' % name.encode(), _as_json(ids), b",", tail[1:]))
+    return b"".join((head[:-1], b',"%b":' % name.encode(), ids, b",", tail[1:]))
 
 
 def _dumps(value: Mapping[str, object]) -> bytes:
@@ -90,11 +85,6 @@ def _dumps(value: Mapping[str, object]) -> bytes:
         return orjson.dumps(value)
     except TypeError:  # integers beyond 64 bits and half surrogate pairs, which a client may have carried on
         return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _as_json(ids: Ids) -> bytes:
-    # A client's own ids may be of any size: vLLM's engine refuses them later.
-    return ids_as_json(ids) if isinstance(ids, TokenIds) else json.dumps(ids, separators=(",", ":")).encode()
 
 
 def _stream_options(given: JsonValue) -> JsonValue:

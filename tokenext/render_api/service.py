@@ -1,5 +1,6 @@
 """The render API without HTTP: bodies in, answers out. Models, threads and limits are those of ext_proc."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +39,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    ids: answers.Ids
+    ids: TokenIds | GivenIds
+    json: bytes
     blocks: BlockHashes | None
 
 
@@ -67,7 +69,7 @@ class RenderApi:
         documents = [
             answers.generate_request(
                 name if len(found) == 1 else f"{name}-{number}",
-                each.ids,
+                each.json,
                 asked=asked,
                 sampling_params=sampling.params(chat=asked.chat, room=_room(each.ids, model)),
             )
@@ -90,7 +92,9 @@ class RenderApi:
         if asked.wants_pieces and model.vocabulary is not None:
             listed = found.ids if isinstance(found.ids, list) else found.ids.as_array().tolist()
             pieces = await self._on_a_thread(partial(model.vocabulary.pieces, listed))
-        document = answers.tokenized(found.ids, max_model_len=model.max_model_len, pieces=pieces)
+        document = answers.tokenized(
+            found.json, count=len(found.ids), max_model_len=model.max_model_len, pieces=pieces
+        )
         return with_hashes(document, found.blocks) if beside.block_hashes else document
 
     async def detokenize(self, body: bytes) -> bytes:
@@ -132,17 +136,20 @@ class RenderApi:
                 traceparent=beside.traceparent,
                 block_hashes=beside.block_hashes,
             )
-            answer = await self._callout.answer_one(asked)
+            answer = await self._callout.tokenized(asked, ids_json=True)
             if isinstance(answer, SkipReason):
                 raise of_declined(answer)
-            return _Tokens(answer.token_ids, answer.block_hashes)
+            record = answer.record
+            return _Tokens(record.token_ids, answer.ids_json or b"[]", record.block_hashes)
         if path == CHAT and model.vocabulary is not None:
             size = await self._on_a_thread(model.vocabulary.size)
             if max(prompt) >= size:
                 raise bad_request("an id is out of vocabulary", "kv_transfer_params.prompt_token_ids")
+        # A client's own ids may be of any size: vLLM's engine refuses them later.
+        told = json.dumps(prompt, separators=(",", ":")).encode()
         if not beside.block_hashes or model.block_hasher is None:
-            return _Tokens(prompt, None)
-        return _Tokens(prompt, await self._on_a_thread(partial(_hashed, model, prompt, named, salt)))
+            return _Tokens(prompt, told, None)
+        return _Tokens(prompt, told, await self._on_a_thread(partial(_hashed, model, prompt, named, salt)))
 
     async def _on_a_thread(self, job: Callable[[], T]) -> T:
         """What blocks has its place in the queue, and its deadline, as tokenizing has."""
@@ -165,7 +172,7 @@ def _request_id(header: str | None, asked: Rendering) -> str:
     return asked.typed.request_id if "request_id" in asked.fields else token_hex(_RANDOM_BYTES)
 
 
-def _room(ids: answers.Ids, model: Model) -> int | None:
+def _room(ids: TokenIds | GivenIds, model: Model) -> int | None:
     """What the context has left for the answer. Raises ApiError where the prompt is longer."""
     if model.max_model_len is None:
         return None
