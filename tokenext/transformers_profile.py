@@ -55,6 +55,7 @@ class TransformersProfile:
             template,
             request.messages,
             turn=request.turn,
+            plain=request.turn.plain,
             variables={**self._special_tokens, **self._template_kwargs, **request.template_kwargs},
             tools=_as_list(request.tools),
             documents=_as_list(request.documents),

@@ -34,8 +34,10 @@ def apply_chat_template(
     add_generation_prompt: bool,
     continue_final_message: bool,
     turn: Turn | None = None,
+    plain: bool = False,
 ) -> str:
-    """The prompt. `variables` are the special tokens and what the request overrides them with.
+    """The prompt. `variables` are the special tokens and what the request overrides them with. `plain`: each
+    message is known to be a role and a text.
 
     Raises Declined, as transformers raises for a template's error, for both `add_generation_prompt` and
     `continue_final_message`, and for documents that are no list of objects.
@@ -44,7 +46,7 @@ def apply_chat_template(
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)
     if documents is not None and not _are_objects(documents):
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)
-    messages = [_message(message) for message in conversation]
+    messages = list(conversation) if plain else [_message(message) for message in conversation]
     arguments = {
         **variables,
         "tools": tools,

@@ -15,7 +15,7 @@ from tokenext.openai import Message, Role
 from tokenext.request_fields import require
 from tokenext.vllm_message_types import TEXT_KEYS, TOOL_REFERENCE, check_message
 
-__all__ = ["developers_as_system", "rebuilt"]
+__all__ = ["developers_as_system", "plain_texts", "rebuilt"]
 
 _Object = dict[str, JsonValue]
 
@@ -62,6 +62,14 @@ def rebuilt(message: Message, content_format: ContentFormat) -> _Object:
     if role == Role.DEVELOPER:
         kept["tools"] = message.get("tools")
     return kept
+
+
+def plain_texts(messages: Sequence[Message]) -> list[Message]:
+    """As `rebuilt` to texts. Each message is a role and a text, and none a developer's."""
+    return [
+        message if message["role"] in _PLAIN_ROLES else rebuilt(message, ContentFormat.STRING)
+        for message in messages
+    ]
 
 
 def _is_plain(message: Message) -> TypeGuard[_Object]:

@@ -8,6 +8,7 @@ A request that vLLM refuses is declined, or rendered anyhow where it is refused 
 """
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 from extproc.verdict import JsonValue
@@ -19,11 +20,12 @@ from tokenext.profiles import InexactReason, Prompt, prompt_of
 from tokenext.request_field_names import VLLM_CHAT_FIELDS, VLLM_COMPLETION_FIELDS
 from tokenext.request_fields import require
 from tokenext.transformers_rendering import PARAMETERS, apply_chat_template
-from tokenext.vllm_messages import developers_as_system, rebuilt
+from tokenext.vllm_messages import developers_as_system, plain_texts, rebuilt
 
 __all__ = ["VllmProfile"]
 
 _Object = dict[str, JsonValue]
+_ROLE: Final = itemgetter("role")
 
 _CHAT_FIELDS: Final = VLLM_CHAT_FIELDS | {
     *("messages", "tools", "tool_choice", "documents", "chat_template_kwargs", "reasoning_effort"),
@@ -73,10 +75,17 @@ class VllmProfile:
         template = self._templates.select(tools="tools" in arguments)
         if template is None:
             raise Declined(SkipReason.NO_CHAT_TEMPLATE)
+        roles = set(map(_ROLE, request.messages))
+        plain = (
+            request.turn.plain
+            and template.vllm_content_format is ContentFormat.STRING
+            and Role.DEVELOPER.value not in roles
+        )
         text = apply_chat_template(
             template,
-            _conversation(request, template),
+            plain_texts(request.messages) if plain else _conversation(request, template),
             turn=request.turn,
+            plain=plain,
             # Only what the template looks up reaches it: that is how vLLM keeps surprises out.
             variables={
                 **self._special_tokens,
@@ -94,7 +103,7 @@ class VllmProfile:
         return Prompt(
             text,
             add_special_tokens=request.add_special_tokens,
-            inexact=next(self._inexact(request, template, arguments), None),
+            inexact=next(self._inexact(request, template, arguments, roles), None),
             truncation=request.truncation,
         )
 
@@ -109,9 +118,10 @@ class VllmProfile:
         )
 
     def _inexact(
-        self, request: ChatRequest, template: ChatTemplate, arguments: _Object
+        self, request: ChatRequest, template: ChatTemplate, arguments: _Object, roles: set[JsonValue]
     ) -> Iterator[InexactReason]:
         """Every reason for doubt, the gravest first."""
+        special = () if request.turn.plain else request.messages
         if self._dedicated_renderer:
             yield InexactReason.DEDICATED_RENDERER
         if "chat_template" in request.fields or "chat_template" in arguments:
@@ -123,11 +133,11 @@ class VllmProfile:
         # Parameters of transformers' own, which change how it renders and tokenizes.
         if not (PARAMETERS - _SHARED).isdisjoint(arguments):
             yield InexactReason.TEMPLATE_KWARGS
-        if request.unusual is not None or any(map(_has_open_field, request.messages)):
+        if request.unusual is not None or any(map(_has_open_field, special)):
             yield InexactReason.MESSAGE_FIELD
         if template.vllm_content_format is ContentFormat.PARTS and any(
             not _PART_KEYS.issuperset(part)
-            for message in request.messages
+            for message in special
             if isinstance(parts := message.get("content"), list)
             for part in parts
             if isinstance(part, dict)
@@ -136,9 +146,9 @@ class VllmProfile:
         shows_all = self._shows_all[template.source]
         # Versions of transformers differ in these: whether reasoning is there as `thinking`, too, and whether
         # a developer's missing tools are there as null.
-        if (shows_all or template.reads("thinking")) and any(map(_reasons, request.messages)):
+        if (shows_all or template.reads("thinking")) and any(map(_reasons, special)):
             yield InexactReason.REASONING
-        if (shows_all or template.reads("tools")) and any(map(_is_developer, request.messages)):
+        if (shows_all or template.reads("tools")) and Role.DEVELOPER.value in roles:
             yield InexactReason.MESSAGE_FIELD
 
 
@@ -206,10 +216,6 @@ def _has_open_field(message: Message) -> bool:
         or message.get("task") is not None
         or message.get("tools") is not None
     )
-
-
-def _is_developer(message: Message) -> bool:
-    return message["role"] == Role.DEVELOPER
 
 
 def _shows_all(template: ChatTemplate) -> bool:

@@ -9,6 +9,7 @@ import aiohttp
 from tests.tokenext.models import fake_model
 from tokenext.callout import Callout
 from tokenext.catalog import Catalog
+from tokenext.conversations import Conversations
 from tokenext.observer import RecordingObserver
 from tokenext.pool import TokenizationPool
 from tokenext.render_api.asgi import HttpLimits, application
@@ -55,14 +56,16 @@ async def serving(*models, workers: int = 1, max_queued: int = 4, deadline: floa
     )
     observer = RecordingObserver()
     pool = TokenizationPool(workers=workers, max_queued=max_queued, deadline_seconds=deadline)
+    conversations = Conversations(1 << 20)
     callout = Callout(
         catalog=lambda: catalog,
         pool=pool,
         observer=observer,
         clock=time.perf_counter,
         max_body_bytes=1_000_000,
+        conversations=conversations,
     )
-    api = RenderApi(catalog=lambda: catalog, pool=pool, callout=callout)
+    api = RenderApi(catalog=lambda: catalog, pool=pool, callout=callout, conversations=conversations)
     bounds = HttpLimits(**{"max_body_bytes": 100_000, "max_requests": 64, **limits})
     app = application(api, bounds, version="7", ready=lambda: True)
     try:

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.tokenext.http_ports import CHAT_PATH, COMPLETION_PATH, serving
+from tests.tokenext.model_dirs import CHAT_TEMPLATE
 from tests.tokenext.models import fake_model
+from tokenext.chat_template import ChatTemplates
 from tokenext.engine import FakeEngine
 from tokenext.observer import Outcome
 from tokenext.render_api.sampling import Sampling
+from tokenext.vllm_profile import VllmProfile
 from tokenext.vocabulary import FakeVocabulary
 
 RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -273,3 +277,26 @@ async def test_the_requests_traceparent_is_on_record():
         for path, body in ((CHAT_PATH, CHAT), ("/tokenize", CHAT)):
             assert (await port.post(path, body, traceparent=parent))[0] == 200
         assert [each.traceparent for each in port.observer.records] == [parent, parent]
+
+
+@pytest.mark.parametrize("around", [{}, {"model": "m", "stream": False}, {"cache_salt": "s"}, {"n": 1}])
+async def test_a_conversation_that_goes_on_is_answered_as_if_it_were_new(around):
+    templates = ChatTemplates({"default": CHAT_TEMPLATE}, now=lambda: datetime.now(UTC))
+    model = fake_model("m", profile=VllmProfile(templates, special_tokens={}, template_kwargs={}))
+    said = [{"role": "user", "content": "Once more. " * 300}, {"role": "assistant", "content": "Well?"}]
+    turns = [
+        said[:1],
+        [*said, *said[:1]],
+        [*said, {"role": "user", "content": "Other."}],
+        [*said, *said, *said],
+    ]
+    known = []
+    async with serving(model) as port:
+        for messages in turns:
+            known.append((await port.post(CHAT_PATH, {"messages": messages, **around}))[1]["token_ids"])
+            tokenized = (await port.post("/tokenize", {"messages": messages, **around}))[1]
+            assert tokenized["tokens"] == known[-1]
+            assert tokenized["count"] == len(known[-1])
+    for messages, ids in zip(turns, known, strict=True):
+        async with serving(model) as port:
+            assert (await port.post(CHAT_PATH, {"messages": messages, **around}))[1]["token_ids"] == ids

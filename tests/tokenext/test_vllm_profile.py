@@ -7,9 +7,11 @@ import pytest
 
 from tests.tokenext.model_dirs import CHAT_TEMPLATE
 from tokenext.chat_template import ChatTemplates
+from tokenext.content_format import ContentFormat
 from tokenext.declined import Declined, SkipReason
 from tokenext.openai import Api, ChatRequest, CompletionRequest, parse, read_body
 from tokenext.profiles import InexactReason, Prompt
+from tokenext.vllm_messages import plain_texts, rebuilt
 from tokenext.vllm_profile import VllmProfile
 
 # Shows what a template is given: a line for each message with the fields it has, and one for the rest.
@@ -165,6 +167,13 @@ class TestMessages:
     )
     def test_fields_that_not_every_template_or_transformers_treats_alike_are_inexact(self, message):
         assert ask(SHOW, message).inexact is InexactReason.MESSAGE_FIELD
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "tool", "function", "system"])
+@pytest.mark.parametrize("content", ["", "a", "x-anthropic-billing-header: a\nb", "\0\n"])
+def test_many_plain_messages_at_once_are_what_each_of_them_is(role, content):
+    message = {"role": role, "content": content}
+    assert plain_texts([message, USER]) == [rebuilt(each, ContentFormat.STRING) for each in (message, USER)]
 
 
 class TestDevelopers:

@@ -211,7 +211,7 @@ async def _serve(
         conversations=conversations,
         breakers=breakers,
     )
-    render = RenderApi(catalog=live.current, pool=pool, callout=callout)
+    render = RenderApi(catalog=live.current, pool=pool, callout=callout, conversations=conversations)
     server = Server(
         ServerOptions(
             listen=settings.listen,

@@ -21,6 +21,7 @@ from tokenext.render_api.prompt_fields import (
     restated,
 )
 from tokenext.render_api.sampling import Sampling, read_sampling
+from tokenext.turns import Remembered
 
 __all__ = [
     "CHAT",
@@ -122,9 +123,9 @@ class Rendering:
         return ids[:most] if self.typed.truncation_side == "right" else ids[-most:]
 
 
-def read_rendering(path: str, body: bytes) -> Rendering:
+def read_rendering(path: str, body: bytes, conversations: Remembered | None = None) -> Rendering:
     """Raises ApiError."""
-    fields = read_fields(body)
+    fields = read_fields(body, conversations)
     if path == CHAT:
         check_chat(fields)
         if "messages" not in fields:

@@ -13,9 +13,11 @@ import msgspec
 import orjson
 
 from extproc.verdict import JsonValue
+from tokenext.continued_body import go_on
 from tokenext.json_numbers import read_numbers
 from tokenext.json_object import JsonObject, NotAnObjectError, join, read
 from tokenext.render_api.errors import UNREADABLE, ApiError, bad_request, malformed
+from tokenext.turns import Remembered
 
 __all__ = ["Fields", "read_fields"]
 
@@ -100,14 +102,17 @@ class Fields:
             raise bad_request("a text has half of a surrogate pair") from None
 
 
-def read_fields(body: bytes) -> Fields:
-    """Raises ApiError."""
+def read_fields(body: bytes, conversations: Remembered | None = None) -> Fields:
+    """Of messages that `conversations` know only what is new is looked at. Raises ApiError."""
     text = body.removeprefix(_BYTE_ORDER_MARK)
     if not text.isascii():
         try:
             text.decode()
         except UnicodeDecodeError:
             raise ApiError(UNREADABLE) from None
+    continued = None if conversations is None else go_on(text, conversations)
+    if continued is not None:
+        return Fields(continued)
     try:
         return Fields(read(text))
     except NotAnObjectError:

@@ -17,6 +17,7 @@ from tokenext.render_api.bodies import CHAT, GivenIds, PromptBody, Rendering, re
 from tokenext.render_api.errors import bad_request, of_declined
 from tokenext.render_api.hashes import with_hashes
 from tokenext.render_api.tokenize_bodies import detokenize_ids, read_tokenizing
+from tokenext.turns import Remembered
 
 __all__ = ["Asked", "RenderApi"]
 
@@ -47,14 +48,23 @@ class _Tokens:
 class RenderApi:
     """Every method raises ApiError. Prompts are answered, and reported, by the Tokenization RPC's callout."""
 
-    def __init__(self, *, catalog: Callable[[], Catalog], pool: TokenizationPool, callout: Callout) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Callable[[], Catalog],
+        pool: TokenizationPool,
+        callout: Callout,
+        conversations: Remembered | None = None,
+    ) -> None:
+        """`conversations` are the callout's own."""
+        self._conversations = conversations
         self._catalog = catalog
         self._pool = pool
         self._callout = callout
 
     async def render(self, path: str, body: bytes, beside: Asked) -> bytes:
         """The answer to /v1/.../render of the API `path`."""
-        asked = read_rendering(path, body)
+        asked = read_rendering(path, body, self._conversations)
         model = self._model(asked.model)
         asked.check(model.max_model_len)
         named = asked.model or model.name
@@ -80,7 +90,7 @@ class RenderApi:
         return documents[0] if asked.chat else b"[" + b",".join(documents) + b"]"
 
     async def tokenize(self, body: bytes, beside: Asked) -> bytes:
-        asked = read_tokenizing(body)
+        asked = read_tokenizing(body, self._conversations)
         model = self._model(asked.model)
         named = asked.model or model.name
         path, prompt = asked.prompt(named)

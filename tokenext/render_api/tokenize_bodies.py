@@ -19,6 +19,7 @@ from tokenext.render_api.conversion import integer
 from tokenext.render_api.errors import bad_request, malformed
 from tokenext.render_api.fields import Fields, read_fields
 from tokenext.render_api.prompt_fields import TokenizeFields, converted, restated
+from tokenext.turns import Remembered
 
 __all__ = ["Tokenizing", "detokenize_ids", "read_tokenizing"]
 
@@ -76,9 +77,9 @@ class Tokenizing:
         return self.fields.names - read - (_SALT if self.fields.text("cache_salt") else frozenset())
 
 
-def read_tokenizing(body: bytes) -> Tokenizing:
+def read_tokenizing(body: bytes, conversations: Remembered | None = None) -> Tokenizing:
     """Raises ApiError. vLLM takes either of two shapes, and names the first one's field."""
-    fields = read_fields(body)
+    fields = read_fields(body, conversations)
     if fields.opening("messages").startswith(b"["):
         check_continuation(fields)
         return Tokenizing(fields, converted(fields, TokenizeFields))
