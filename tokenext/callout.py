@@ -110,5 +110,6 @@ class Callout:
             conversations=self._conversations,
             breakers=self._breakers,
             block_hashes=prompt.block_hashes,
+            metadata=False,
             ids_json=ids_json,
         )

@@ -14,6 +14,10 @@ from extproc.token_metadata import BYTES_PER_ID, TokenIds
 __all__ = ["IdsJson", "ids_as_json", "spelled"]
 
 _WORTH_RECALLING: Final = 1_024  # ids; fewer are spelled as fast as they are compared
+_FEW: Final = 64  # ids, of which a Python list costs less than to wake numpy
+# How many ids of the turn before are given up to find what both begin with: a template ends each prompt with
+# a few of its own.
+_GIVEN_UP: Final = (16, 128, 1_024, 8_192)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +29,17 @@ class IdsJson:
 
 
 def ids_as_json(ids: TokenIds) -> bytes:
-    """A JSON list from the packed bytes: no Python integer is made."""
-    return orjson.dumps(_array(ids.packed).astype("=u4", copy=False), option=orjson.OPT_SERIALIZE_NUMPY)
+    """A JSON list from the packed bytes: no Python integer is made, but for a few."""
+    if len(ids) <= _FEW:
+        return orjson.dumps(ids.as_array().tolist())
+    array = np.frombuffer(ids.packed, dtype="<u4").astype("=u4", copy=False)
+    return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def spelled(ids: TokenIds, before: IdsJson | None) -> IdsJson:
     """The ids as JSON. `before`: those of a prompt that may begin alike."""
     shared = 0 if before is None else _shared(before.ids, ids)
-    if before is None or shared < _WORTH_RECALLING:
+    if before is None or not shared:
         return IdsJson(ids, ids_as_json(ids))
     # "[1,2,3,4]" without ",3,4]" is "[1,2".
     known = memoryview(before.text)[: len(before.text) - len(_ending(before.ids, shared))]
@@ -45,13 +52,12 @@ def _ending(ids: TokenIds, place: int) -> bytes:
     return b"," + ids_as_json(rest)[1:] if rest else b"]"
 
 
-def _array(packed: bytes) -> "np.ndarray[tuple[int], np.dtype[np.uint32]]":
-    return np.frombuffer(packed, dtype="<u4")
-
-
 def _shared(left: TokenIds, right: TokenIds) -> int:
-    """How many ids both begin with."""
-    count = min(len(left), len(right))
-    differ = _array(left.packed)[:count] != _array(right.packed)[:count]
-    place = int(differ.argmax()) if count else 0
-    return place if count and differ[place] else count
+    """So many ids both begin with, or some more; 0 where it is not worth it."""
+    for given_up in _GIVEN_UP:
+        count = len(left) - given_up
+        if count < _WORTH_RECALLING:
+            break
+        if right.packed.startswith(left.packed[: count * BYTES_PER_ID]):
+            return count
+    return 0

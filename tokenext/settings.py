@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`workers` threads tokenize, `max_queued` requests wait for one; past `deadline_ms` a request passes.
 
     Requests of up to `max_inline_bytes`, a message counted as 256 bytes more, need no thread where nothing
-    waits and the engine is fast; 0: all do.
+    waits and the engine is fast; 0: all do. What is known of a conversation counts as a quarter.
     `render_deadline_ms` and `max_prompt_chars` hold a chat template, which no deadline of a request can stop.
     Requests on streams over `max_streams` pass unseen; those of more than `max_headers` header lines pass.
     For `linger_seconds` after SIGTERM new ones are still served, while health says not ready; then open ones

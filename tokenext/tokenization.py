@@ -50,12 +50,12 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """`metadata` is the record as it travels; `body` is None where nothing is handed over, and `ids_json`, a
-    JSON list, where nobody wants it.
+    """`metadata` (the record as it travels) and `ids_json` (a JSON list) are None where nobody wants them,
+    `body` is where nothing is handed over.
     """
 
     record: TokenRecord
-    metadata: dict[str, JsonValue]
+    metadata: dict[str, JsonValue] | None
     body: bytes | None
     ids_json: bytes | None = None
 
@@ -68,12 +68,13 @@ def tokenize(
     body_replaceable: bool,
     watch: Stopwatch,
     hashed_for: str | None = None,
+    wants_metadata: bool = True,
     wants_json: bool = False,
 ) -> Tokenized:
     """Render, encode, record, hand over. Raises Declined. Holds no lock and blocks on nothing.
 
     `hashed_for`: whose block hashes the record has, by a name of the model's; None: no hashes are wanted.
-    `wants_json`: the ids as a JSON list, too.
+    `wants_metadata`: the record as it travels, `wants_json`: the ids as a JSON list.
     """
     watch.lap(Stage.QUEUE)
     if isinstance(request, ChatRequest):
@@ -101,7 +102,7 @@ def tokenize(
         reason="" if inexact is None else inexact.value,
         block_hashes=blocks,
     )
-    metadata = token_metadata.encode(record)
+    metadata = token_metadata.encode(record) if wants_metadata else None
     watch.lap(Stage.RECORD)
     turn = request.turn if isinstance(request, ChatRequest) else None
     spell = ids_as_json if turn is None else turn.ids_json
