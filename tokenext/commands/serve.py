@@ -197,7 +197,8 @@ async def _serve(
     conversations = Conversations(budget) if budget else None
     # Models stay; a full collection need not look through them while a request waits.
     gc.collect()
-    return_freed_memory()
+    kept = settings.prefix_cache.budget_bytes + budget
+    return_freed_memory(kept)
     gc.freeze()
     if conversations is not None:
         metrics.watch_conversations(conversations.snapshot)
@@ -253,7 +254,7 @@ async def _serve(
     with closing(pool), _admin(settings.admin, pages, admin_token):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:
-            with reload_on_hangup(live, watch, breakers):
+            with reload_on_hangup(live, watch, breakers, keep=kept):
                 try:
                     await server.start()
                 except OSError as error:
