@@ -77,7 +77,7 @@ class PrefixCacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 class ConversationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`budget_bytes` bounds what a process keeps of conversations that may go on; 0: nothing.
 
-    A conversation of 120,000 tokens takes 2 to 4 MB.
+    A conversation of 120,000 tokens takes 3 to 5 MB.
     """
 
     budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 16 * 1024 * 1024
