@@ -3,12 +3,14 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.token_metadata import Kind, TokenIds, TokenRecord
 from tests.tokenext.test_json_object import json_values
 from tokenext.continued_body import ContinuedBody, go_on
 from tokenext.conversations import Conversations
+from tokenext.handoff import Handoff, hand_over, strip
 from tokenext.json_object import NotAnObjectError, read
 from tokenext.openai import Api, ChatRequest, parse, read_body
 
@@ -144,6 +146,37 @@ def test_any_fields_around_the_messages_are_those_of_the_whole_body(front, behin
         }
 
 
+HEAD = b'{"model": "m", "messages": '
+TAIL = f', {NEXT}], "stream": true, "tools": [{{"a": ["]"]}}]}}'.encode()
+CHARS = [b"", *(bytes([each]) for each in b'[]{},:" \\\n0x-'), b'"messages"', b'"cache_salt":""']
+edits = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 2), st.sampled_from(CHARS)), max_size=3)
+
+
+def edited(text: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+    for where, removed, put in changes:
+        place = where % (len(text) + 1)
+        text = text[:place] + put + text[place + removed :]
+    return text
+
+
+@settings(max_examples=1_000)
+@given(edits, edits)
+def test_whatever_stands_around_what_is_known_it_means_the_same_or_is_no_json_either_way(front, behind):
+    text = edited(HEAD, front) + KNOWN.encode() + edited(TAIL, behind)
+    continued = go_on(text, REMEMBERED)
+    if continued is not None:
+        whole = read(text).fields  # or this is a body that is none
+        assert {name: bytes(raw) for name, raw in continued.fields.items()} == {
+            name: bytes(raw) for name, raw in whole.items()
+        }
+        assert [*continued.before.messages, *json.loads(continued.following)] == json.loads(
+            bytes(whole["messages"])
+        )
+
+
+REMEMBERED = remembered(messages(3))
+
+
 def test_a_request_of_it_is_the_request_that_it_would_be():
     conversations = remembered(messages(3))
     text = body(rest=f", {NEXT}]" + ', "tools": [{"type": "function", "function": {"name": "f"}}]}')
@@ -153,6 +186,19 @@ def test_a_request_of_it_is_the_request_that_it_would_be():
     assert request == parse(Api.CHAT, read(text))
     assert isinstance(request, ChatRequest)
     assert request.turn.before is continued.before
+
+
+@pytest.mark.parametrize("handoff", [Handoff.DYNAMO, Handoff.VLLM, Handoff.SGLANG])
+@pytest.mark.parametrize("own", ["", ', "nvext": {"token_data": [1], "a": 2}, "input_ids": [3]'])
+def test_an_engine_is_handed_what_it_would_be_of_the_whole_body(handoff, own):
+    text = body(rest=f", {NEXT}]{own}" + "}")
+    record = TokenRecord("m", "sha256:0", TokenIds.pack([7, 8]), Kind.CHAT, engine_exact=True)
+    continued = gone_on(text)
+    assert continued is not None
+    for strip_messages in (False, True):
+        given = hand_over(handoff, continued, record, strip_messages=strip_messages)
+        assert given == hand_over(handoff, read(text), record, strip_messages=strip_messages)
+    assert strip(continued) == strip(read(text))
 
 
 def test_the_same_request_again_goes_on_by_nothing():
