@@ -157,5 +157,11 @@ async def test_after_5000_mixed_requests_no_booking_is_left_in_dynamo(chain, dyn
             await asyncio.sleep(0.05)
     assert time.monotonic() - started < EXPIRY_SECONDS
     picked = metrics.total(admin, "epp_adapter_requests_total", outcome="routed", strategy="dynamo")
-    # The others left before they were picked for, or fell back while a front end was gone.
-    assert picked > REQUESTS * 0.5
+    # Booked and given back at once: while a front end is gone it has no load, so that Dynamo picks it for
+    # nearly all. Its restart takes seconds, which are a third of the run on a fast machine.
+    unusable = metrics.total(
+        admin, "epp_adapter_fallbacks_total", reason="not_a_candidate", strategy="dynamo"
+    )
+    # The others left before they were picked for.
+    assert picked + unusable > REQUESTS * 0.75
+    assert picked > unusable
