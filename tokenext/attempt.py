@@ -20,9 +20,8 @@ from tokenext.turns import Remembered
 __all__ = ["Attempt"]
 
 _MESSAGE_BYTES: Final = 256  # to render a message takes as long as so many bytes of text
-_KNOWN: Final = (
-    4  # what is known takes a seventh of the time (make bench ONLY=stages), or all where it is evicted
-)
+# What is known of a conversation counts a quarter: it takes less, but all of it where a cache has dropped it.
+_KNOWN: Final = 4
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _APIS: Final[Mapping[str, Api]] = {api.value: api for api in Api}
 

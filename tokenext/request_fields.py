@@ -10,7 +10,7 @@ from tokenext.declined import Declined, SkipReason
 from tokenext.json_numbers import read_numbers
 from tokenext.json_object import JsonObject
 
-__all__ = ["RequestFields", "require"]
+__all__ = ["RequestFields", "is_unicode", "require"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,17 @@ def require(holds: bool) -> None:
     """Raises Declined for a body that is not of the shape that the engines take."""
     if not holds:
         raise Declined(SkipReason.BAD_REQUEST_SHAPE)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it has no half of a surrogate pair, which no tokenizer takes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class RequestFields:

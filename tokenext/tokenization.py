@@ -16,6 +16,7 @@ from tokenext.json_object import JsonObject
 from tokenext.observer import Stage
 from tokenext.openai import ChatRequest, PromptRequest, Side, Truncation
 from tokenext.profiles import InexactReason, Prompt
+from tokenext.request_fields import is_unicode
 
 __all__ = ["Stopwatch", "Tokenized", "tokenize"]
 
@@ -135,16 +136,8 @@ def _encode(model: Model, prompt: Prompt, *, add_special_tokens: bool, isolation
     except EngineError:
         # Half of a surrogate pair, which a template may make of a tool call's arguments, is the client's
         # doing, and no reason to open the model's breaker.
-        reason = SkipReason.ENGINE_FAILED if _is_unicode(prompt.text) else SkipReason.INVALID_JSON
+        reason = SkipReason.ENGINE_FAILED if is_unicode(prompt.text) else SkipReason.INVALID_JSON
         raise Declined(reason) from None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _truncated(

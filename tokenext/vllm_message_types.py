@@ -11,7 +11,7 @@ from typing import Final
 from extproc.verdict import JsonValue
 from tokenext.declined import Declined, SkipReason
 from tokenext.openai_messages import Message, Role, is_tool_call
-from tokenext.request_fields import require
+from tokenext.request_fields import is_unicode, require
 
 __all__ = ["TEXT_KEYS", "TOOL_REFERENCE", "check_message"]
 
@@ -31,7 +31,7 @@ _TYPED: Final = ("text", "refusal", "thinking")
 def check_message(message: Message) -> None:
     """Raises Declined for what vLLM answers 400 to: MULTIMODAL for parts, else BAD_REQUEST_SHAPE."""
     require(_fits_its_role(message) or _fits_any_role(message))
-    require(_is_unicode("".join(message)))  # of values it does not matter, unless a prompt shows them
+    require(is_unicode("".join(message)))  # of values it does not matter, unless a prompt shows them
     content = message.get("content")
     if isinstance(content, list):
         _check_parts(content)
@@ -45,16 +45,6 @@ def check_message(message: Message) -> None:
 
 
 _OTHER_ROLES: Final = frozenset(set(Role) - {Role.ASSISTANT})
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_complete_call(call: JsonValue) -> bool:

@@ -14,19 +14,15 @@ __all__ = ["reload_on_hangup"]
 
 
 @contextmanager
-def reload_on_hangup(
-    live: LiveCatalog, watch: ParityWatch, breakers: Breakers, *, keep: int
-) -> Iterator[None]:
-    """Until the block is left. What was learnt of the old models (breakers, parity) starts over. `keep` bytes
-    of what they took stay ours.
-    """
+def reload_on_hangup(live: LiveCatalog, watch: ParityWatch, breakers: Breakers) -> Iterator[None]:
+    """Until the block is left. What was learnt of the old models (breakers, parity) starts over."""
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
     async def load_again() -> None:
         if await live.reload():
             breakers.close_all()
-            await asyncio.to_thread(return_freed_memory, keep)
+            await asyncio.to_thread(return_freed_memory)
             watch.follow()
 
     def reload() -> None:

@@ -197,8 +197,7 @@ async def _serve(
     conversations = Conversations(budget) if budget else None
     # Models stay; a full collection need not look through them while a request waits.
     gc.collect()
-    kept = settings.prefix_cache.budget_bytes + budget
-    return_freed_memory(kept)
+    return_freed_memory(settings.prefix_cache.budget_bytes + budget)
     gc.freeze()
     if conversations is not None:
         metrics.watch_conversations(conversations.snapshot)
@@ -254,7 +253,7 @@ async def _serve(
     with closing(pool), _admin(settings.admin, pages, admin_token):
         # Engines are asked before the first request is served: no wrong ids are handed over meanwhile.
         async with ParityWatch(live, _open_oracle, observers) as watch:
-            with reload_on_hangup(live, watch, breakers, keep=kept):
+            with reload_on_hangup(live, watch, breakers):
                 try:
                     await server.start()
                 except OSError as error:
