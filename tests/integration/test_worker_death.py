@@ -20,6 +20,9 @@ pytestmark = pytest.mark.integration
 # Slow enough that requests are in flight whenever something is killed.
 PACE = ("--speedup-ratio", "5")
 
+# So long Dynamo's front end waits for its worker's word that it has a request.
+FRONT_END_PATIENCE_SECONDS = 5.0
+
 
 @dataclass
 class Answer:
@@ -213,7 +216,10 @@ class TestDynamoWorkers:
         load = await dies_under_load(
             dynamo, worker.mocker.kill, str(worker.address), headers={STRATEGY_HEADER: strategy}
         )
-        assert {answer.status for answer in load.failed} <= {503}
+        for answer in load.failed:
+            # Now and then a front end does not see that the connection broke, and waits for the dead.
+            waited = answer.read - answer.sent >= FRONT_END_PATIENCE_SECONDS
+            assert answer.status == (504 if waited else 503)
         await self.healed(dynamo, "worker-0")
 
     async def test_a_killed_front_end_fails_only_what_it_was_passing_on(self, dynamo):
