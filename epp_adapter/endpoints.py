@@ -13,6 +13,7 @@ __all__ = [
     "EndpointSnapshot",
     "EndpointSource",
     "FixedEndpoints",
+    "Identity",
     "SubsetHint",
     "candidates",
     "canonical_address",
@@ -21,6 +22,9 @@ __all__ = [
 
 _MAX_PORT: Final = 65_535
 _MAX_PORT_DIGITS: Final = 5
+
+Identity = tuple[str, int | None]
+"""An address, and the Dynamo instance behind it."""
 
 
 class AddressError(ValueError):
@@ -66,6 +70,11 @@ class Endpoint:
     dynamo_instance_id: int | None = None
     ready: bool = True
     labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is: a worker that comes back under a new instance id is another."""
+        return self.address, self.dynamo_instance_id
 
     @property
     def ip(self) -> str:

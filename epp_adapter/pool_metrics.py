@@ -82,7 +82,7 @@ class PoolMetrics:
         )
         # Found once: Prometheus checks the labels at each look.
         self._served_by = {served: self._served.labels(served) for served in Served}
-        for failure in (Failure.UNAVAILABLE, Failure.BYPASSED, Failure.UNREACHABLE):
+        for failure in Failure:
             self._failures.labels(failure)
 
     def watch(self, set_aside: Callable[[], int], down: Callable[[], int]) -> None:

@@ -58,18 +58,20 @@ class EndpointsSettings(_Strict, frozen=True):
 
 
 class HealthSettings(_Strict, frozen=True):
-    """`failures` in a row set an endpoint aside for `base_seconds`, doubled up to `max_seconds`; then it is
-    asked for `probe_path` before requests go there again.
+    """`failures` in a row (502, 503), or `timeouts` in a row (504), set an endpoint aside for `base_seconds`,
+    doubled up to `max_seconds`; then it is asked for `probe_path` before requests go there again.
     """
 
     failures: Count = 1
+    timeouts: Count = 2
     base_seconds: Seconds = 1.0
     max_seconds: Seconds = 5.0
     probe_path: Path = "/health"
     probe_seconds: Seconds = 1.0
 
     def options(self) -> HealthOptions:
-        return HealthOptions(self.failures, self.base_seconds, max(self.base_seconds, self.max_seconds))
+        longest = max(self.base_seconds, self.max_seconds)
+        return HealthOptions(self.failures, self.base_seconds, longest, self.timeouts)
 
     def probe(self) -> ProbeOptions:
         return ProbeOptions(self.probe_path, self.probe_seconds)

@@ -1,14 +1,21 @@
-"""Probes of endpoints that were set aside: does it answer, and (Dynamo) is the worker behind it alive?
+"""Probes of endpoints that are suspected: does it answer, and (Dynamo) is the worker behind it alive?
 
 Measured on Dynamo 1.6: the front end beside a killed worker goes on answering /health with 200, and lists the
 worker's instance for 8 s. But it says where the worker listens, and there nobody listens any more. After
 those 8 s the instance is no longer listed. Both show that the worker is gone, without a request being made.
+
+A stopped worker is listed as long, and its kernel still takes connections. But where we close half of one,
+a live worker closes the other (after 0.3 to 40 ms), and a stopped one cannot. Nothing promises that, and what
+is between us and the workers may keep the close from them: so silence counts only where another worker of the
+same list hangs up.
 """
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import islice
 from typing import Any, Final, NoReturn, Protocol
 
 import aiohttp
@@ -23,6 +30,7 @@ __all__ = ["FakeProbe", "HttpProbe", "Probe", "ProbeOptions", "Prober"]
 _POLL_SECONDS: Final = 0.1
 _MAX_BODY_BYTES: Final = 4 * 1024 * 1024  # /health of a Dynamo front end lists every instance
 _SERVER_ERROR: Final = 500
+_MAX_COMPARED: Final = 3
 _MAX_PORT: Final = 65_535
 _NOBODY_LISTENS: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
@@ -54,6 +62,18 @@ class ProbeOptions:
     timeout_seconds: float = 1.0
 
 
+class _Reaction(Enum):
+    """What a worker does about a connection that says nothing."""
+
+    REFUSAL = auto()
+    HANG_UP = auto()
+    SILENCE = auto()
+    UNKNOWN = auto()
+
+
+_Address = tuple[str, int]
+
+
 class HttpProbe:
     """GET `path`. Alive is whoever answers below 500: also a 404 shows that somebody is there."""
 
@@ -73,44 +93,65 @@ class HttpProbe:
                 body = await bounded_body(response, _MAX_BODY_BYTES)
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
-        listed = _listed_worker(body, endpoint.dynamo_instance_id)
-        return listed.known and (listed.address is None or await self._is_listening(*listed.address))
+        workers = _listed_workers(body)
+        if workers is None:
+            return True
+        instance = str(endpoint.dynamo_instance_id)
+        return instance in workers and await self._is_up(workers[instance], workers.values())
 
-    async def _is_listening(self, host: str, port: int) -> bool:
-        """Only a refusal counts: a worker's port may be closed to us and open to its front end."""
+    async def _is_up(self, worker: _Address | None, listed: Collection[_Address | None]) -> bool:
+        """Whether the worker there is alive; `listed` are to compare it with. None: an address not told."""
+        if worker is None:
+            return True
+        reaction = await self._knock(*worker)
+        if reaction is not _Reaction.SILENCE:
+            return reaction is not _Reaction.REFUSAL
+        others = {each for each in listed if each not in (None, worker)}
+        compared = await asyncio.gather(*(self._knock(*each) for each in islice(others, _MAX_COMPARED)))
+        return _Reaction.HANG_UP not in compared
+
+    async def _knock(self, host: str, port: int) -> _Reaction:
+        """Connect, say nothing, and close our half. A port may be closed to us and open to its front end."""
         try:
             async with asyncio.timeout(self._options.timeout_seconds):
-                _, writer = await asyncio.open_connection(host, port)
+                reader, writer = await asyncio.open_connection(host, port)
         except TimeoutError:
-            return True
+            return _Reaction.UNKNOWN
         except OSError as error:
-            return error.errno not in _NOBODY_LISTENS
-        writer.close()
-        return True
+            return _Reaction.REFUSAL if error.errno in _NOBODY_LISTENS else _Reaction.UNKNOWN
+        try:
+            writer.write_eof()
+            async with asyncio.timeout(self._options.timeout_seconds):
+                await reader.read(1)
+        except TimeoutError:
+            return _Reaction.SILENCE
+        except OSError:
+            return _Reaction.HANG_UP  # in its own way
+        finally:
+            writer.close()
+        return _Reaction.HANG_UP
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    known: bool
-    address: tuple[str, int] | None = None
-
-
-def _listed_worker(body: bytes, instance_id: int) -> _Worker:
-    """What a front end's /health says of one worker; who lists no workers says nothing against it."""
+def _listed_workers(body: bytes) -> Mapping[str, _Address | None] | None:
+    """Where the workers listen that a front end's /health lists, by instance id. None: it lists none, and so
+    says nothing against any.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _Worker(known=True)
+        return None
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list):
-        return _Worker(known=True)
+        return None
+    workers: dict[str, _Address | None] = {}
     for instance in instances:
-        if isinstance(instance, dict) and str(instance.get("instance_id")) == str(instance_id):
-            return _Worker(known=True, address=_tcp_address(instance.get("transport")))
-    return _Worker(known=False)
+        if isinstance(instance, dict):
+            address = _tcp_address(instance.get("transport"))
+            workers.setdefault(str(instance.get("instance_id")), address)
+    return workers
 
 
-def _tcp_address(transport: Any) -> tuple[str, int] | None:
+def _tcp_address(transport: Any) -> _Address | None:
     text = transport.get("tcp") if isinstance(transport, dict) else None
     if not isinstance(text, str):
         return None

@@ -123,6 +123,24 @@ class TestFeedback:
         assert record.served is None
         assert await self.next_choice(bench) == A.address
 
+    async def test_a_504_among_served_requests_changes_nothing_and_two_in_a_row_do(self, bench):
+        for status in (504, 200, 504):
+            await self.answered(bench, started(status, A.address))
+            bench.strategy.made.clear()
+            assert await self.next_choice(bench) == A.address
+        await self.answered(bench, started(504, A.address))
+        assert await self.next_choice(bench) == B.address
+
+    async def test_a_pinned_request_that_is_refused_has_its_endpoint_asked(self, bench):
+        pinned = Endpoint(A.address, dynamo_instance_id=1)
+        bench.endpoints.replace(pinned)
+        await self.answered(bench, started(400, A.address))
+        assert await self.next_choice(bench) == A.address
+        assert bench.health.due(0.0, limit=9) == (pinned,)
+        bench.health.probed(pinned, alive=False, now=0.0)
+        with pytest.raises(NoReadyEndpointError):
+            await bench.exchange().decide(ready())
+
     async def test_where_all_are_suspected_all_are_candidates(self, bench):
         for endpoint in (A, B, C):
             bench.strategy.made.clear()

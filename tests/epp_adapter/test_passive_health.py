@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from epp_adapter.endpoints import Destination, Endpoint
 from epp_adapter.passive_health import (
     Failure,
+    Feedback,
     HealthChange,
     HealthOptions,
     PassiveHealth,
@@ -35,10 +36,33 @@ class TestFeedback:
         assert feedback.failed == ((A, Failure.UNAVAILABLE),)
         assert feedback.serving is None
 
-    @pytest.mark.parametrize("status", [500, 504, 0])
+    @pytest.mark.parametrize("status", [500, 0])
     def test_other_failures_may_be_the_requests_own(self, status):
-        feedback = self.read((A,), status, A.address)
-        assert (feedback.failed, feedback.serving) == ((), None)
+        assert self.read((A,), status, A.address) == Feedback(Served.CHOSEN)
+
+    def test_a_504_is_a_timeout_of_whoever_answered(self):
+        assert self.read((A,), 504, A.address) == Feedback(Served.CHOSEN, timed_out=A)
+        assert self.read((A, B), 504, B.address).timed_out == B
+        assert self.read((A,), 504, None).timed_out == A
+        assert self.read((A,), 504, C.address).timed_out is None
+
+    @pytest.mark.parametrize("status", [400, 404])
+    def test_a_pinned_request_that_is_refused_is_a_doubt_and_no_proof(self, status):
+        feedback = self.read((PINNED,), status, PINNED.address, pinned=True)
+        assert feedback == Feedback(Served.CHOSEN, doubted=PINNED)
+
+    def test_a_pinned_request_that_is_served_or_throttled_proves_that_it_works(self):
+        for status in (200, 422, 429):
+            assert self.read((PINNED,), status, PINNED.address, pinned=True).serving is PINNED
+
+    def test_a_pin_without_an_instance_is_not_doubted(self):
+        feedback = self.read((A,), 400, A.address, pinned=True)
+        assert (feedback.doubted, feedback.serving) == (None, A)
+
+    @pytest.mark.parametrize("status", [400, 504])
+    def test_who_forwarded_another_workers_request_is_not_doubted(self, status):
+        feedback = self.read((PINNED, B), status, B.address, pinned=True)
+        assert (feedback.timed_out, feedback.doubted, feedback.serving) == (None, None, None)
 
     def test_those_before_the_one_that_served_have_failed(self):
         feedback = self.read((A, B, C), 200, C.address)
@@ -125,6 +149,143 @@ class TestSettingAside:
         assert health.usable((A, B)) == (B,)
 
 
+class TestTimeouts:
+    def test_two_in_a_row_set_it_aside(self, health, changes):
+        health.timed_out(A, 0.0)
+        assert health.usable((A, B)) == (A, B)
+        health.timed_out(A, 0.1)
+        assert health.usable((A, B)) == (B,)
+        assert changes == [HealthChange(A.address, Transition.SET_ASIDE, Failure.TIMED_OUT, 1.0)]
+
+    def test_as_many_in_a_row_as_are_asked_for(self):
+        health = PassiveHealth(HealthOptions(timeouts=3))
+        for _ in range(2):
+            health.timed_out(A, 0.0)
+        assert health.set_aside == 0
+        health.timed_out(A, 0.0)
+        assert health.set_aside == 1
+
+    def test_those_among_served_requests_change_nothing(self, health, changes):
+        for _ in range(9):
+            health.timed_out(A, 0.0)
+            health.succeeded(A)
+        assert health.usable((A, B)) == (A, B)
+        assert changes == []
+
+    def test_they_and_other_failures_are_counted_apart(self):
+        health = PassiveHealth(HealthOptions(failures=2, timeouts=2))
+        health.timed_out(A, 0.0)
+        health.failed(A, Failure.UNAVAILABLE, 0.0)
+        assert health.set_aside == 0
+
+    def test_one_alone_is_a_doubt(self, health):
+        health.timed_out(A, 0.0)
+        assert health.due(0.0, limit=9) == (A,)
+
+    def test_after_its_return_the_next_alone_sets_it_aside_for_longer_until_it_serves(self, health, changes):
+        for _ in range(2):
+            health.timed_out(A, 0.0)
+        for now, seconds in ((1.0, 2.0), (3.0, 4.0), (7.0, 4.0)):
+            assert health.due(now, limit=9) == (A,)
+            health.probed(A, alive=True, now=now)
+            health.timed_out(A, now)
+            assert (changes[-1].failure, changes[-1].seconds) == (Failure.TIMED_OUT, seconds)
+        assert health.due(11.0, limit=9) == (A,)
+        health.probed(A, alive=True, now=11.0)
+        health.succeeded(A)
+        health.timed_out(A, 11.0)
+        assert health.usable((A, B)) == (A, B)
+
+    def test_those_of_requests_that_were_on_their_way_when_it_was_set_aside_do_not_count(
+        self, health, changes
+    ):
+        for _ in range(9):
+            health.timed_out(A, 0.0)
+        assert len(changes) == 1
+        assert health.due(1.0, limit=9) == (A,)
+
+
+class TestDoubts:
+    """An endpoint that is doubted is asked, and goes on serving meanwhile."""
+
+    def test_requests_go_on_while_it_is_asked(self, health, changes):
+        health.doubted(A, 0.0)
+        assert health.usable((A, B)) == (A, B)
+        assert health.due(0.0, limit=9) == (A,)
+        assert health.usable((A, B)) == (A, B)
+        assert changes == []
+
+    def test_an_answer_clears_it(self, health, changes):
+        health.doubted(A, 0.0)
+        health.due(0.0, limit=9)
+        health.probed(A, alive=True, now=0.1)
+        assert health.due(99.0, limit=9) == ()
+        assert changes == []
+
+    def test_none_sets_it_aside_at_once_as_one_that_is_down(self, changes):
+        health = PassiveHealth(HealthOptions(failures=5), changes.append)
+        health.doubted(A, 0.0)
+        health.due(0.0, limit=9)
+        health.probed(A, alive=False, now=0.1)
+        assert changes == [HealthChange(A.address, Transition.SET_ASIDE, Failure.PROBE, 1.0)]
+        assert (health.set_aside, health.down) == (1, 1)
+        assert health.usable((A,)) == ()
+        assert health.due(1.1, limit=9) == (A,)
+        health.probed(A, alive=True, now=1.2)
+        assert health.usable((A,)) == (A,)
+
+    def test_however_many_there_are_it_is_asked_once_in_the_time_of_setting_aside(self, health):
+        asked = 0
+        for tick in range(31):
+            for _ in range(50):
+                health.doubted(A, tick / 10)
+            for endpoint in health.due(tick / 10, limit=9):
+                asked += 1
+                health.probed(endpoint, alive=True, now=tick / 10)
+        assert asked == 4
+
+    def test_a_success_in_between_does_not_let_it_be_asked_sooner(self, health):
+        health.doubted(A, 0.0)
+        health.due(0.0, limit=9)
+        health.probed(A, alive=True, now=0.0)
+        health.succeeded(A)
+        health.doubted(A, 0.5)
+        assert health.due(0.5, limit=9) == ()
+
+    def test_one_that_is_set_aside_is_not_asked_for_its_sake(self, health):
+        health.doubted(A, 0.0)
+        health.failed(A, Failure.UNAVAILABLE, 0.0)
+        health.doubted(A, 0.1)
+        assert health.due(0.9, limit=9) == ()
+
+    def test_an_answer_to_a_question_from_before_it_failed_does_not_bring_it_back(self, health):
+        health.doubted(A, 0.0)
+        assert health.due(0.0, limit=9) == (A,)
+        health.failed(A, Failure.UNAVAILABLE, 0.1)
+        assert health.due(5.0, limit=9) == (), "one question at a time"
+        health.probed(A, alive=True, now=5.0)
+        assert health.usable((A, B)) == (B,)
+        assert health.due(5.0, limit=9) == (A,)
+        health.probed(A, alive=True, now=5.0)
+        assert health.usable((A, B)) == (A, B)
+
+    def test_whoever_was_set_aside_is_asked_first(self, health):
+        health.doubted(A, 0.0)
+        health.failed(B, Failure.UNAVAILABLE, 0.0)
+        assert health.due(1.0, limit=1) == (B,)
+        assert health.due(1.0, limit=1) == (A,)
+
+    def test_who_leaves_the_pool_is_forgotten(self, health, changes):
+        health.doubted(A, 0.0)
+        health.keep_only((B,))
+        assert health.due(9.0, limit=9) == ()
+        health.doubted(A, 9.0)
+        health.due(9.0, limit=9)
+        health.keep_only((B,))
+        health.probed(A, alive=False, now=9.0)
+        assert (health.set_aside, changes) == (0, [])
+
+
 class TestReturning:
     def test_it_is_due_when_its_time_is_over_and_only_once(self, health):
         health.failed(A, Failure.UNAVAILABLE, 10.0)
@@ -169,7 +330,11 @@ class TestReturning:
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(POOL), st.sampled_from(("fail", "serve", "alive", "dead", "tick"))), max_size=60
+    st.tuples(
+        st.sampled_from(POOL),
+        st.sampled_from(("fail", "serve", "time out", "doubt", "alive", "dead", "tick", "leave")),
+    ),
+    max_size=60,
 )
 
 
@@ -177,15 +342,29 @@ EVENTS = st.lists(
 def test_candidates_are_never_invented_reordered_or_emptied_by_suspicion(events):
     health = PassiveHealth(HealthOptions())
     now = 0.0
+    asking = set()
     for endpoint, event in events:
         now += 0.5
         if event == "fail":
             health.failed(endpoint, Failure.UNAVAILABLE, now)
         elif event == "serve":
             health.succeeded(endpoint)
+        elif event == "time out":
+            health.timed_out(endpoint, now)
+        elif event == "doubt":
+            before = health.usable(POOL)
+            health.doubted(endpoint, now)
+            assert health.usable(POOL) == before
+        elif event == "leave":
+            health.keep_only([each for each in POOL if each != endpoint])
+            asking.discard(endpoint)
         elif event == "tick":
-            health.due(now, limit=2)
+            due = health.due(now, limit=2)
+            assert len(due) <= 2
+            assert asking.isdisjoint(due), "nobody is probed twice at a time"
+            asking.update(due)
         else:
+            asking.discard(endpoint)
             health.probed(endpoint, alive=event == "alive", now=now)
         usable = health.usable(POOL)
         assert [each for each in POOL if each in usable] == list(usable)

@@ -1,5 +1,6 @@
 import pytest
 
+from epp_adapter.passive_health import HealthOptions
 from epp_adapter.settings import parse_settings
 from extproc.settings_file import SettingsError
 
@@ -35,6 +36,8 @@ def test_a_file_or_a_pool():
         ("endpoints: {file: e}\nscrape: {engine: triton}", "scrape.engine"),
         ("endpoints: {file: e}\nscrape: {port: 70000}", "scrape.port"),
         ("endpoints: {file: e}\nhealth: {failures: 0}", "health.failures"),
+        ("endpoints: {file: e}\nhealth: {timeouts: 0}", "health.timeouts"),
+        ("endpoints: {file: e}\nhealth: {timeouts: 1.5}", "health.timeouts"),
         ("endpoints: {file: e}\nhealth: {probe_path: health}", "health.probe_path"),
         ("endpoints: {file: e}\nmodel_rewrites: [{targets: []}]", "model_rewrites"),
         ("endpoints: {file: e}\ndestination_fallbacks: 17", "destination_fallbacks"),
@@ -54,3 +57,9 @@ def test_what_the_pool_does_not_say_the_settings_may():
 def test_setting_aside_is_never_for_less_than_it_begins_with():
     options = parse("endpoints: {file: e}\nhealth: {base_seconds: 20}").health.options()
     assert (options.base_seconds, options.max_seconds) == (20.0, 20.0)
+
+
+def test_how_many_failures_and_timeouts_set_an_endpoint_aside():
+    assert parse("endpoints: {file: e}").health.options() == HealthOptions(1, 1.0, 5.0, timeouts=2)
+    options = parse("endpoints: {file: e}\nhealth: {failures: 4, timeouts: 3}").health.options()
+    assert (options.failures, options.timeouts) == (4, 3)

@@ -1,6 +1,8 @@
 """Probes over real HTTP on loopback, and the prober with a fake one."""
 
 import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -34,6 +36,25 @@ async def serving(answer):
 @asynccontextmanager
 async def listening():
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def stopped():
+    """A port where connections are made and nobody takes them, as those of a stopped process."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@asynccontextmanager
+async def resetting():
+    def reset(_, writer):
+        at_once = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -87,9 +108,9 @@ def instance(number, transport):
 
 
 class TestDynamoWorkers:
-    async def asked(self, body):
+    async def asked(self, body, **options):
         async with serving(answering(200, body)) as address:
-            return await is_alive(address, WORKER)
+            return await is_alive(address, WORKER, **options)
 
     async def test_alive_is_a_worker_that_is_listed_and_listens(self):
         async with listening() as port:
@@ -100,6 +121,32 @@ class TestDynamoWorkers:
         async with listening() as port:
             pass
         assert not await self.asked(instances(instance(WORKER, {"tcp": f"127.0.0.1:{port}/a0"})))
+
+    async def test_a_worker_that_does_not_hang_up_as_another_does_hangs(self):
+        async with listening() as lively, stopped() as port:
+            other = instance(1, {"tcp": f"127.0.0.1:{lively}/a0"})
+            ours = instance(WORKER, {"tcp": f"127.0.0.1:{port}/a0"})
+            assert not await self.asked(instances(other, ours), timeout_seconds=0.1)
+            assert not await self.asked(instances(ours, other, other), timeout_seconds=0.1)
+
+    async def test_a_worker_that_does_not_hang_up_is_alive_where_no_other_does(self):
+        async with listening() as gone:
+            pass
+        async with stopped() as port, stopped() as like_it:
+            ours = instance(WORKER, {"tcp": f"127.0.0.1:{port}/a0"})
+            others = [
+                instance(1, {"tcp": f"127.0.0.1:{like_it}/a0"}),
+                instance(2, {"tcp": f"127.0.0.1:{gone}/a0"}),
+                instance(3, {"nats": "subject"}),
+                instance(4, {"tcp": f"127.0.0.1:{port}/b0"}),
+            ]
+            assert await self.asked(instances(ours), timeout_seconds=0.1)
+            assert await self.asked(instances(ours, *others), timeout_seconds=0.1)
+
+    async def test_a_worker_that_breaks_the_connection_off_is_alive(self):
+        async with listening() as lively, resetting() as port:
+            other = instance(1, {"tcp": f"127.0.0.1:{lively}/a0"})
+            assert await self.asked(instances(other, instance(WORKER, {"tcp": f"127.0.0.1:{port}/a0"})))
 
     async def test_a_worker_that_is_not_listed_is_dead(self):
         assert not await self.asked(instances(instance(1, {})))
@@ -137,6 +184,20 @@ class TestProber:
         await asyncio.sleep(0)
         assert sorted(probe.asked) == [A.address, B.address]
         assert health.usable((A, B)) == (A,)
+
+    async def test_one_that_is_doubted_is_asked_while_it_serves(self):
+        health = PassiveHealth(HealthOptions())
+        probe = FakeProbe({A.address: False})
+        prober = Prober(health, FixedEndpoints(A, B), probe, lambda: 0.0)
+        for endpoint in (A, B):
+            health.doubted(endpoint, 0.0)
+        prober.tick()
+        assert health.usable((A, B)) == (A, B)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert sorted(probe.asked) == [A.address, B.address]
+        assert health.usable((A, B)) == (B,)
+        assert health.down == 1
 
     async def test_it_asks_no_more_at_once_than_it_may(self, health):
         asked = asyncio.Event()
