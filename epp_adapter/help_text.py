@@ -43,6 +43,8 @@ Its endpoints file:
 
 ENVIRONMENT: Final = """\
 more settings:
+  health: {failures: 1, timeouts: 2, probe_seconds: 1}
+                          so many 502 and 503, or 504, in a row set an endpoint aside
   endpoints: {pool: {name: NAME, namespace: NS, dynamo_workers: false}}
                           an InferencePool and its pods, in the place of `file`
   scrape: {engine: vllm | sglang | trtllm-serve, engine_label: llm-d.ai/engine-type, port: N, path: /metrics,
