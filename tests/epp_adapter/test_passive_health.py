@@ -269,6 +269,14 @@ class TestDoubts:
         health.probed(A, alive=True, now=5.0)
         assert health.usable((A, B)) == (A, B)
 
+    def test_nor_does_it_count_again_against_one_that_failed_meanwhile(self, health):
+        health.doubted(A, 0.0)
+        health.due(0.0, limit=9)
+        health.failed(A, Failure.UNAVAILABLE, 0.1)
+        health.probed(A, alive=False, now=0.2)
+        assert health.down == 0
+        assert health.due(1.1, limit=9) == (A,), "as long as for its one failure"
+
     def test_whoever_was_set_aside_is_asked_first(self, health):
         health.doubted(A, 0.0)
         health.failed(B, Failure.UNAVAILABLE, 0.0)
