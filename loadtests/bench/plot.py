@@ -15,7 +15,7 @@ _COLUMNS = 2  # more cannot be read in a page
 
 
 def draw(measurements: dict[str, Any], path: Path) -> None:
-    """Whatever was measured, a panel each. Raises ValueError where nothing was."""
+    """Whatever was measured, a panel each; no picture where nothing of it was."""
     panels = [
         (key, panel)
         for key, panel in (
@@ -28,7 +28,8 @@ def draw(measurements: dict[str, Any], path: Path) -> None:
         if key in measurements
     ]
     if not panels:
-        raise ValueError("nothing was measured")
+        path.unlink(missing_ok=True)
+        return
     rows = -(-len(panels) // _COLUMNS)
     columns = min(len(panels), _COLUMNS)
     figure, axes = plt.subplots(rows, columns, figsize=(7 * columns, 5.5 * rows), squeeze=False)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from loadtests.bench import page
+from loadtests.bench import page, plot
 from loadtests.bench.http import Connection
 from loadtests.bench.processes_cost import cpu_seconds, resident_megabytes
 from loadtests.bench.prose import Conversation, prose
@@ -144,3 +144,10 @@ def test_a_page_that_asks_for_an_unknown_table_is_an_error_that_names_it(tmp_pat
     written.write_text("<!-- bench: boundz -->\n<!-- bench end -->\n")
     with pytest.raises(page.PageError, match="boundz"):
         page.write(written, {"ratios": {}, "measurements": {}})
+
+
+def test_a_run_of_which_nothing_is_drawn_leaves_no_picture_of_another(tmp_path):
+    picture = tmp_path / "bench.png"
+    picture.write_bytes(b"another run's")
+    plot.draw({"scaling": {}}, picture)
+    assert not picture.exists()
