@@ -1,6 +1,7 @@
 """Chains side by side: each request goes to all in turn; what each process burnt is read off /proc."""
 
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,14 +50,17 @@ class Series:
 
 
 def interleaved(chains: Mapping[str, Chain], target: str, asks: Sequence[Ask]) -> dict[str, Series]:
-    """Send each body to every chain in turn. Raises RuntimeError for an answer that is not 200."""
+    """Send each body to every chain, one after the other. Raises RuntimeError for an answer that is not 200.
+
+    In another order each time: who comes next finds the cores' caches as the one before has left them.
+    """
     series = {name: Series() for name in chains}
     with ExitStack() as stack:
         connections = {name: stack.enter_context(Connection(chain.url)) for name, chain in chains.items()}
-        for ask in asks:
-            for name, connection in connections.items():
+        for index, ask in enumerate(asks):
+            for name in random.Random(index).sample(list(connections), len(connections)):
                 before = _cpu(chains[name])
-                answer = connection.post(target, ask.body)
+                answer = connections[name].post(target, ask.body)
                 if answer.status != 200:
                     raise RuntimeError(f"{name}: status {answer.status}: {answer.body[:300]!r}")
                 if ask.counts:
@@ -213,19 +217,21 @@ def measure_scaling(
         }  # fmt: skip
         for chain in chains.values():
             _until_shared(chain, [ask.body for ask in asks[:20]])
-        before = {number: _tokenext_cpu(chain) for number, chain in chains.items()}
+        # Only while it has requests: Envoy's health checks cost the idle ones something, too.
+        spent: dict[int, dict[str, float]] = {number: {} for number in chains}
         for start in range(0, len(asks), SCALING_BATCH):
             batch = [ask.body for ask in asks[start : start + SCALING_BATCH]]
-            for chain in chains.values():
+            for number, chain in chains.items():
+                before = _tokenext_cpu(chain)
                 _concurrently(chain, batch, connections=SCALING_CONNECTIONS)
-        for number, chain in chains.items():
-            after = _tokenext_cpu(chain)
-            spent = {name: after[name] - before[number][name] for name in after}
-            costs[number] = sum(spent.values()) / len(asks)
-            share = max(spent.values()) / sum(spent.values())
+                for name, after in _tokenext_cpu(chain).items():
+                    spent[number][name] = spent[number].get(name, 0.0) + after - before[name]
+        for number, processes in spent.items():
+            costs[number] = sum(processes.values()) / len(asks)
+            share = max(processes.values()) / sum(processes.values())
             figures[number] = {
                 "cpu_ms_per_request": round(costs[number] * 1e3, 3),
-                "cpu_seconds": {name: round(value, 3) for name, value in spent.items()},
+                "cpu_seconds": {name: round(value, 3) for name, value in processes.items()},
             }
     results.measurements["scaling"] = figures
     results.ratios["scaling: CPU per request, two processes over one"] = Ratio(

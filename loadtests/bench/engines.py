@@ -1,5 +1,6 @@
 """Tokenizers side by side: our engine with its cache, plain fastokens, and Hugging Face's two calls."""
 
+import random
 import time
 from collections.abc import Callable
 from statistics import median
@@ -89,11 +90,9 @@ def _timed(
 ) -> dict[str, float]:
     """Median microseconds of each contender. `prime`: the turn N that ours saw before a turn N+1."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    names = list(contenders)
     for index, text in enumerate(texts):
-        # Whoever comes first finds the text cold, and the caches as the slowest of all has left them.
-        first = index % len(names)
-        for name in (*names[first:], *names[:first]):
+        # In another order each time: whoever follows the slowest finds the caches full of its work.
+        for name in random.Random(index).sample(list(contenders), len(contenders)):
             encode = contenders[name]
             if prime is not None and name == "ours":
                 encode(prime[index])
