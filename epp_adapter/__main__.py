@@ -54,6 +54,7 @@ from epp_adapter.strategy_wiring import (
 from extproc.admin import AdminPages, Section, serve_admin
 from extproc.admin_token import bearer_token
 from extproc.allocator import keep_large_blocks
+from extproc.huge_pages import use_huge_pages
 from extproc.json_lines import log_through
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
@@ -267,6 +268,7 @@ async def _serve_routing(
         async def announce() -> None:
             """Ready once the endpoints are known; until then a gateway asks the next of our replicas."""
             await synced()
+            await asyncio.to_thread(use_huge_pages)
             await server.set_ready(ready=True)
             # What stands now stays: no collection needs to look at it again.
             gc.collect()

@@ -14,6 +14,7 @@ import uvloop
 from extproc.allocator import keep_large_blocks
 from extproc.events import RequestReady
 from extproc.exchange import PassingExchange
+from extproc.huge_pages import use_huge_pages
 from extproc.server import Server, ServerOptions
 from extproc.verdict import PASS, Verdict
 from extproc.wellknown import RECORD_KEY, RECORD_NAMESPACE
@@ -42,6 +43,7 @@ async def serve(listen: str, *, carry: bool) -> None:
     exchange = CarryingExchange if carry else PassingExchange
     server = Server(ServerOptions(listen=listen, drain_seconds=1.0), exchange)
     await server.start()
+    use_huge_pages()  # as the chain's own services do
     await server.set_ready(ready=True)
     await server.run_until_stopped()
 

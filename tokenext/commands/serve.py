@@ -1,6 +1,7 @@
 """`tokenext serve`: reads the settings, wires everything, runs until told to stop."""
 
 import argparse
+import asyncio
 import gc
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from extproc.admin import AdminPages, serve_admin
 from extproc.admin_token import BearerToken, bearer_token
 from extproc.allocator import keep_large_blocks, return_freed_memory
+from extproc.huge_pages import use_huge_pages
 from extproc.json_lines import log_through
 from extproc.line_writer import LineWriter, LostLines
 from extproc.server import Server, ServerOptions
@@ -264,6 +266,7 @@ async def _serve(
                     settings, render, registry, version=version("tokenext-chain"), ready=lambda: server.ready,
                     busy=lambda: pool.full,
                 ):  # fmt: skip
+                    await asyncio.to_thread(use_huge_pages)
                     log.serving(server.address, server.tls_address)
                     await server.set_ready(ready=True)
                     await server.run_until_stopped()
