@@ -14,7 +14,6 @@ from extproc.token_metadata import BYTES_PER_ID, TokenIds
 __all__ = ["IdsJson", "ids_as_json", "spelled"]
 
 _WORTH_RECALLING: Final = 1_024  # ids; fewer are spelled as fast as they are compared
-_FEW: Final = 64  # ids, of which a Python list costs less than to wake numpy
 # How many ids of the turn before are given up to find what both begin with: a template ends each prompt with
 # a few of its own.
 _GIVEN_UP: Final = (16, 128, 1_024, 8_192)
@@ -29,9 +28,7 @@ class IdsJson:
 
 
 def ids_as_json(ids: TokenIds) -> bytes:
-    """A JSON list from the packed bytes: no Python integer is made, but for a few."""
-    if len(ids) <= _FEW:
-        return orjson.dumps(ids.as_array().tolist())
+    """A JSON list from the packed bytes: no Python integer is made."""
     array = np.frombuffer(ids.packed, dtype="<u4").astype("=u4", copy=False)
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 

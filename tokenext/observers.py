@@ -1,7 +1,5 @@
 """Who hears of what happens: the metrics and the log of everything, the traces of exchanges."""
 
-import asyncio
-
 from tokenext.breaker import BreakerState
 from tokenext.catalog import Catalog
 from tokenext.json_log import JsonLog
@@ -25,10 +23,6 @@ class Observers:
         self._of_exchanges = (*of_exchanges, *(() if spans is None else (spans,)))
 
     def exchanged(self, record: ExchangeRecord) -> None:
-        # It is told before the answer is written. The answer goes first: it waits for nothing of this.
-        asyncio.get_running_loop().call_soon(self._tell, record)
-
-    def _tell(self, record: ExchangeRecord) -> None:
         for observer in self._of_exchanges:
             observer.exchanged(record)
 
