@@ -14,13 +14,13 @@ __all__ = ["keep_large_blocks", "return_freed_memory"]
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
-_KEPT_BYTES: Final = 32 * 1024 * 1024  # free memory at the heap's end that stays ours
+_KEPT_BYTES: Final = 16 * 1024 * 1024  # free memory at the heap's end that stays ours
 _KEPT_BLOCK: Final = 64 * 1024
 _LARGEST_ON_HEAP: Final = 8 * 1024 * 1024  # larger blocks still come from the system and go back
 
 
 def keep_large_blocks() -> bool:
-    """Reuse the memory of large blocks, at the price of up to 32 MiB that stay unused; whether that is set.
+    """Reuse the memory of large blocks, at the price of up to 16 MiB that stay unused; whether that is set.
 
     Once, before threads start. They share one heap from then on: a block that one thread frees is the next
     one's, and Python's lock lets one of them allocate at a time anyway.

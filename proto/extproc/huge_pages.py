@@ -16,7 +16,7 @@ __all__ = ["use_huge_pages"]
 _HUGE: Final = 2 * 1024 * 1024
 _PAGE: Final = 4096
 _COLLAPSE: Final = 25  # MADV_COLLAPSE (asm-generic/mman-common.h)
-_WORTH_IT: Final = 1 / 10  # of a range in use: the rest is taken with it, and mostly filled by later objects
+_WORTH_IT: Final = 1 / 2  # of a range in use: the rest is taken with it, and filled by later objects
 _MAPS: Final = Path("/proc/self/maps")
 # Memory of no file that may be written to: arenas of Python's objects, and the C library's heap (proc(5)).
 _OWN: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(?:\[heap\]|\[anon:.*\])?$", re.MULTILINE)
