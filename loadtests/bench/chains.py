@@ -24,7 +24,8 @@ SIZES = {"1k": 1_000, "8k": 8_000, "32k": 32_000, "128k": 128_000}
 REQUESTS = {"1k": 80, "8k": 60, "32k": 30, "128k": 16}
 # Few at a time: two processes that fill both cores would be measured against one that fills one.
 SCALING_CONNECTIONS = 2
-SCALING_BATCH = 40
+# What each chain is sent before it is the other's turn: the first few find their process cold.
+SCALING_BATCH = 100
 WARM_UPS = 200  # ten seconds and more
 # The answers of the mocker cost nothing, so that what is in front of it shows.
 FAST_MOCKER = ("--speedup-ratio", "1000", "--num-gpu-blocks-override", "65536")
@@ -197,7 +198,7 @@ def measure_scaling(
 ) -> None:
     """CPU per request and share of requests with one and with two tokenext processes."""
     progress("scaling: one and two tokenext processes")
-    count = 100 if results.quick else 400
+    count = 200 if results.quick else 800
     asks = workload(model.name, "unique", 8_000, count, chars_per_token=chars_per_token)
     figures: dict[int, dict[str, object]] = {}
     costs: dict[int, float] = {}
