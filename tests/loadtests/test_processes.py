@@ -32,7 +32,7 @@ def alive(pid: int) -> bool:
     """Whether the process runs; one that ended and was not waited for (a zombie) does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # also when it goes while it is read
         return False
     return state != "Z"
 
