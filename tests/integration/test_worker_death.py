@@ -247,7 +247,7 @@ class TestDynamoWorkers:
             dynamo, worker.mocker.kill, str(worker.address), headers={STRATEGY_HEADER: strategy}
         )
         for answer in load.failed:
-            # Now and then a front end does not see that the connection broke, and waits for the dead.
+            # Seen once, in CI: a front end that waited for the dead as for one that hangs.
             waited = answer.read - answer.sent >= FRONT_END_PATIENCE_SECONDS
             assert answer.status == (504 if waited else 503)
         await self.healed(dynamo, "worker-0")
