@@ -3,6 +3,7 @@
 Measured on Dynamo 1.6: the front end beside a killed worker goes on answering /health with 200, and lists the
 worker's instance for 8 s. But it says where the worker listens, and there nobody listens any more. After
 those 8 s the instance is no longer listed. Both show that the worker is gone, without a request being made.
+It is asked last whether the worker is listed: one that goes on after its lease listens, and is not.
 
 A stopped worker is listed as long, and its kernel still takes connections. But where we close half of one,
 a live worker closes the other (after 0.3 to 40 ms), and a stopped one cannot. Nothing promises that, and what
@@ -83,21 +84,30 @@ class HttpProbe:
         self._timeout = aiohttp.ClientTimeout(total=options.timeout_seconds)
 
     async def alive(self, endpoint: Endpoint) -> bool:
+        workers = await self._listed(endpoint)
+        if workers is None:
+            return True
+        instance = str(endpoint.dynamo_instance_id)
+        if instance not in workers or not await self._is_up(workers[instance], workers.values()):
+            return False
+        # A worker that hung may lose its lease, and then go on and hang up, all while it is asked.
+        workers = await self._listed(endpoint)
+        return workers is None or instance in workers
+
+    async def _listed(self, endpoint: Endpoint) -> Mapping[str, _Address | None] | None:
+        """Where the workers listen that the endpoint knows, by instance id. Who does not answer knows none.
+        None: it answers, and says nothing against any.
+        """
         url = f"http://{endpoint.address}{self._options.path}"
         try:
             async with self._session.get(url, timeout=self._timeout, allow_redirects=False) as response:
                 if response.status >= _SERVER_ERROR:
-                    return False
+                    return {}
                 if endpoint.dynamo_instance_id is None:
-                    return True
-                body = await bounded_body(response, _MAX_BODY_BYTES)
+                    return None
+                return _workers(await bounded_body(response, _MAX_BODY_BYTES))
         except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
-        workers = _listed_workers(body)
-        if workers is None:
-            return True
-        instance = str(endpoint.dynamo_instance_id)
-        return instance in workers and await self._is_up(workers[instance], workers.values())
+            return {}
 
     async def _is_up(self, worker: _Address | None, listed: Collection[_Address | None]) -> bool:
         """Whether the worker there is alive; `listed` are to compare it with. None: an address not told."""
@@ -132,10 +142,8 @@ class HttpProbe:
         return _Reaction.HANG_UP
 
 
-def _listed_workers(body: bytes) -> Mapping[str, _Address | None] | None:
-    """Where the workers listen that a front end's /health lists, by instance id. None: it lists none, and so
-    says nothing against any.
-    """
+def _workers(body: bytes) -> Mapping[str, _Address | None] | None:
+    """The workers that a front end's /health lists. None: it is no such list."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

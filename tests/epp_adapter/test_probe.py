@@ -148,6 +148,26 @@ class TestDynamoWorkers:
             other = instance(1, {"tcp": f"127.0.0.1:{lively}/a0"})
             assert await self.asked(instances(other, instance(WORKER, {"tcp": f"127.0.0.1:{port}/a0"})))
 
+    async def test_a_worker_that_is_no_longer_listed_when_it_hangs_up_is_dead(self):
+        """It hung, lost its lease and went on while it was asked."""
+        listed = True
+
+        def goes_on(_, writer):
+            nonlocal listed
+            listed = False
+            writer.close()
+
+        async with await asyncio.start_server(goes_on, "127.0.0.1", 0) as worker:
+            port = worker.sockets[0].getsockname()[1]
+            ours = instance(WORKER, {"tcp": f"127.0.0.1:{port}/a0"})
+
+            async def answer(_):
+                return web.Response(body=instances(ours) if listed else instances())
+
+            async with serving(answer) as address:
+                assert not await is_alive(address, WORKER)
+                assert not listed, "it was asked"
+
     async def test_a_worker_that_is_not_listed_is_dead(self):
         assert not await self.asked(instances(instance(1, {})))
 

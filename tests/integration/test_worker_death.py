@@ -279,6 +279,7 @@ class TestDynamoWorkers:
             with hung(worker) as stopped:
                 await self.forgotten(worker)
                 await load.grow(200)  # what is pinned to it is 400 from here on
+            await load.grow(100)  # also when it goes on, which a question may be waiting for
         assert_hang_was_seen(load, stopped)
         # Dynamo 1.6 by file: a worker that goes on after its lease is not listed again until it is restarted.
         await self.healed(dynamo, "worker-0")
