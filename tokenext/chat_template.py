@@ -70,6 +70,8 @@ class ChatTemplate:
             if isinstance(environment, BoundedEnvironment):
                 tree = environment.bounded(tree)
             self._template = environment.from_string(tree)
+            # jinja2's own is a ChainMap, which each render would merge anew, in Python.
+            self._template.globals = dict(self._template.globals)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateSourceError(f"line {error.lineno}: {error.message}") from None
         except (RecursionError, SyntaxError, MemoryError, OverflowError):

@@ -67,8 +67,8 @@ class Conversations:
 
     def keep(self, isolation: str, conversation: Conversation, before: Conversation | None) -> None:
         """Remember a turn, in the place of the one before."""
-        length = len(conversation.text)
-        if length < _SHORTEST_BYTES or conversation.size > self._budget_bytes:
+        length, size = len(conversation.text), conversation.size
+        if length < _SHORTEST_BYTES or size > self._budget_bytes:
             return
         place = _place(isolation, conversation.text, 1 << (length.bit_length() - 1))
         with self._lock:
@@ -82,8 +82,8 @@ class Conversations:
             if len(self._places.get(place, ())) >= _SIBLINGS:
                 self._evict(self._places[place][0])
             self._places.setdefault(place, []).append(id(conversation))
-            self._held[id(conversation)] = _Held(conversation, place, conversation.size)
-            self._bytes += conversation.size
+            self._held[id(conversation)] = _Held(conversation, place, size)
+            self._bytes += size
             while self._bytes > self._budget_bytes:
                 self._evict(next(iter(self._held)))
 
