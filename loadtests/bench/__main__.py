@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtests.bench import chains, engines, page, plot, stages
+from loadtests.bench import chains, dynamo_reading, engines, page, plot, stages
 from loadtests.bench.model_choice import HELP, choose
 from loadtests.bench.prose import prose
 from loadtests.bench.results import Results
@@ -51,6 +51,7 @@ def main() -> int:
     if "stages" in options.only:
         setups = {"sandboxed": loaded, "trusted": _load(model, trusted_template=True)}
         stages.measure_stages(results, setups, chars_per_token=chars_per_token, progress=progress)
+        dynamo_reading.measure_reading(results, progress=progress)
     for name, measure in (
         ("chain", chains.measure_chain),
         ("dynamo", chains.measure_against_dynamo),

@@ -12,7 +12,7 @@ from tokenext.observer import Stage
 from tokenext.openai import Api, parse, read_body
 from tokenext.tokenization import Stopwatch, tokenize
 
-__all__ = ["measure_stages"]
+__all__ = ["SIZES", "measure_stages"]
 
 BUDGET_BYTES = 16 * 1024 * 1024
 # More than a core's own caches hold, all of which is read, since there is no match.

@@ -8,10 +8,12 @@ from itertools import pairwise
 import pytest
 
 from loadtests.bench import page, plot
+from loadtests.bench.dynamo_reading import measure_reading
 from loadtests.bench.http import Connection
 from loadtests.bench.processes_cost import cpu_seconds, resident_megabytes
 from loadtests.bench.prose import Conversation, prose
 from loadtests.bench.results import Ratio, Results
+from loadtests.bench.stages import SIZES
 from loadtests.bench.workload import KINDS, workload
 
 
@@ -137,6 +139,18 @@ def test_a_page_gets_the_tables_that_were_measured_and_keeps_all_else(tmp_path):
         "| --- | --- | --- | --- | --- |\n| 8k | 4.0 | 4.0 | 1.2 / 1.2 | 1.5 / 1.5 |\n\n"
         "<!-- bench end -->\n\n<!-- bench: stages -->\nkept\n<!-- bench end -->\n"
     )
+
+
+def test_what_dynamos_binding_takes_to_read_ids_is_measured_for_each_size(tmp_path):
+    results = Results(quick=True, model="")
+    measure_reading(results, progress=lambda _: None)
+    table = results.measurements["dynamo_reading_us"]
+    assert list(table) == list(SIZES)
+    assert table["128k"] > table["1k"] > 0
+    written = tmp_path / "page.md"
+    written.write_text("<!-- bench: dynamo reading -->\n<!-- bench end -->\n")
+    page.write(written, {"ratios": {}, "measurements": {"dynamo_reading_us": {"1k": 20.2, "128k": 2230.0}}})
+    assert "| tokens | 1k | 128k |\n| --- | --- | --- |\n| us | 20 | 2,230 |" in written.read_text()
 
 
 def test_a_page_that_asks_for_an_unknown_table_is_an_error_that_names_it(tmp_path):
