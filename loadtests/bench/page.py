@@ -103,16 +103,11 @@ def _stages(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return _markdown(["workload", "template", *stages], rows)
 
 
-def _reading(table: Mapping[str, float]) -> str:
-    return _markdown(["tokens", *table], [["us", *(f"{taken:,.0f}" for taken in table.values())]])
-
-
 # By name: what it shows of bench.json, and how.
 TABLES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "bounds": ("ratios", _bounds),
     "chain": ("chain", _chain),
     "carrying": ("carrying", _carrying),
-    "dynamo reading": ("dynamo_reading_us", _reading),
     "dynamo": ("against_dynamo", _dynamo),
     "engines": ("tokenize_us", _engines),
     "stages": ("stages_us", _stages),
