@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -303,8 +303,9 @@ class TestDynamoWorkers:
         """By Dynamo's router, which chooses it all the while; the strategy falls back."""
         worker = dynamo.workers[2]
         # Idle when it stops: the router would choose others as long as it is the one with most to do.
-        with hung(worker) as stopped:
-            async with Load(dynamo, headers={STRATEGY_HEADER: "dynamo"}) as load:
+        async with AsyncExitStack() as opened:
+            with hung(worker) as stopped:
+                load = await opened.enter_async_context(Load(dynamo, headers={STRATEGY_HEADER: "dynamo"}))
                 await asyncio.sleep(stopped + FRONT_END_PATIENCE_SECONDS + 1.0 - time.monotonic())
         assert_hang_was_seen(load, stopped)
         await self.healed(dynamo)
